@@ -1,0 +1,76 @@
+"""What did the reader ask for? Folders, data set, seed and device, read once from the environment.
+
+| variable        | default            | meaning                                                        |
+|-----------------|--------------------|----------------------------------------------------------------|
+| `VAE_DATA_DIR`  | `data/`            | the torchvision root: holds `MNIST/raw/` and its siblings       |
+| `VAE_DATASET`   | `auto`             | `auto`, `mnist`, `fashion`, `kmnist` or `digits`                |
+| `VAE_CACHE_DIR` | `cache/`           | trained models                                                 |
+| `VAE_RESULTS_DIR` | `build/results/` | the figures each notebook measured                             |
+| `VAE_SEED`      | `0`                | seeds everything                                               |
+| `VAE_DEVICE`    | the best there is  | `cpu`, `cuda` or `mps`                                         |
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+
+DATASETS = ("auto", "mnist", "fashion", "kmnist", "digits")
+DEVICES = ("cpu", "cuda", "mps")
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/`; the current folder when the package was installed without them."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def _folder(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "").strip()
+    return Path(value).expanduser().resolve() if value else project_root() / default
+
+
+def data_dir() -> Path:
+    """Where data sets lie (`VAE_DATA_DIR`)."""
+    return _folder("VAE_DATA_DIR", "data")
+
+
+def cache_dir() -> Path:
+    """Where trained models are kept (`VAE_CACHE_DIR`)."""
+    return _folder("VAE_CACHE_DIR", "cache")
+
+
+def results_dir() -> Path:
+    """Where notebooks write the figures they measured (`VAE_RESULTS_DIR`)."""
+    return _folder("VAE_RESULTS_DIR", "build/results")
+
+
+def dataset() -> str:
+    """The data set asked for (`VAE_DATASET`). Raises ValueError for a name that is none of `DATASETS`."""
+    name = os.environ.get("VAE_DATASET", "").strip().lower() or "auto"
+    if name not in DATASETS:
+        raise ValueError(f"VAE_DATASET is {name!r}; choose one of {', '.join(DATASETS)}.")
+    return name
+
+
+def seed() -> int:
+    """The seed for everything random (`VAE_SEED`). Raises ValueError unless it is a whole number from 0 to 2**32 - 1."""
+    text = os.environ.get("VAE_SEED", "").strip() or "0"
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ValueError(f"VAE_SEED is {text!r}; give a whole number from 0 to 4294967295.")
+    return int(text)
+
+
+@cache
+def device() -> torch.device:
+    """CUDA where there is one, else Apple MPS, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
+
+    Raises ValueError when `VAE_DEVICE` names a device that this machine does not have.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    asked = os.environ.get("VAE_DEVICE", "").strip().lower()
+    if asked and not present.get(asked, False):
+        here = ", ".join(name for name in DEVICES if present[name])
+        raise ValueError(f"VAE_DEVICE is {asked!r}; this machine has: {here}. Unset VAE_DEVICE to use the best one.")
+    return torch.device(asked or next(name for name in ("cuda", "mps", "cpu") if present[name]))

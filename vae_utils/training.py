@@ -1,0 +1,340 @@
+"""How is a model fitted, watched, interrupted, saved and found again?"""
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from vae_utils import settings
+from vae_utils.corruption import Corrupted, with_mask_channel
+from vae_utils.files import write_atomically
+from vae_utils.model import Autoencoder
+
+Corruption = Callable[[Tensor], Corrupted]
+
+
+@dataclass
+class History:
+    """What happened during training: one dict an epoch, values in nats per image.
+
+    Keys: `epoch`, `loss` (= recon + beta * kl), `recon`, `kl`, averaged over the epoch; with validation images also
+    `val_loss`, `val_recon`, `val_kl` at the end of the epoch.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    interrupted: bool = False
+
+    def column(self, key: str) -> list[float]:
+        """One value an epoch."""
+        return [epoch[key] for epoch in self.epochs]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean over images, in nats per image: `loss` = `recon` + beta * `kl`."""
+
+    loss: float
+    recon: float
+    kl: float
+
+
+@contextmanager
+def seeded(seed: int):
+    """Random numbers inside the block depend on `seed` alone; outside, they go on as if the block had not been."""
+    accelerator = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=accelerator):
+        torch.manual_seed(seed)
+        yield
+
+
+def epochs_for(images: Tensor, epochs: int) -> int:
+    """`epochs` on a data set of MNIST's size; 12 times as many on one of a thousand images, which are as soon done."""
+    return epochs if len(images) >= 20_000 else 12 * epochs
+
+
+def _autocast(model: Autoencoder, device: torch.device):
+    """bfloat16 for the convolutional network where the processor multiplies it natively (half the time); else float32."""
+    if device.type == "cpu":
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    else:
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native and model.encoder is None)
+
+
+def _network_input(model: nn.Module, images: Tensor, observed: Tensor | None, corrupt: Corruption | None) -> Tensor:
+    """The batch as the encoder sees it: spoilt by `corrupt`, unknown pixels black, with the mask beside it if it wants one."""
+    if corrupt is None and observed is None and model.in_channels == 1:
+        return images
+    spoilt = corrupt(images) if corrupt else Corrupted(images, torch.ones_like(images[:, :1], dtype=torch.bool))
+    if observed is not None:
+        known = spoilt.observed & observed
+        spoilt = Corrupted(spoilt.images * known, known)
+    return spoilt.images if model.in_channels == 1 else with_mask_channel(spoilt)
+
+
+def _check_training_data(model: nn.Module, images: Tensor, observed: Tensor | None) -> None:
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image to train on.")
+    if getattr(model, "in_channels", 1) == 1:
+        model.check_input(images)
+    if observed is not None and observed.shape != (len(images), 1, *images.shape[2:]):
+        raise ValueError(f"observed has shape {tuple(observed.shape)}; expected {(len(images), 1, *images.shape[2:])}.")
+
+
+def fit(
+    model: Autoencoder,
+    images: Tensor,
+    *,
+    val_images: Tensor | None = None,
+    observed: Tensor | None = None,
+    corrupt: Corruption | None = None,
+    epochs: int = 3,
+    batch_size: int = 128,
+    peak_lr: float = 5e-3,
+    beta: float = 1.0,
+    seed: int | None = None,
+    fresh: bool = True,
+    progress: bool = True,
+    label: str = "training",
+) -> History:
+    """Train `model` in place on a tensor held in memory, and return what happened.
+
+    Adam with a one-cycle learning rate (Smith & Topin 2017, "Super-convergence"). The same seed, thread count and machine
+    give the same weights to the last bit. Ctrl-C ends training early and keeps the model and the history so far.
+
+    Args:
+        images: `(N, 1, 28, 28)` in [0, 1] (or whatever the model's own encoder takes): what the model learns to give back.
+        val_images: held-out examples, evaluated after every epoch; they never influence the weights.
+        observed: bool `(N, 1, 28, 28)`; pixels where it is False are unknown: they enter neither the input nor the loss.
+        corrupt: spoils each batch anew (see `corruption`). The model sees the spoilt image and is scored against the clean one.
+            A model with `in_channels=2` is given the mask of what is observed as its second channel.
+        epochs, batch_size, peak_lr: passes over the data, images a step, largest learning rate.
+        beta: weight of the KL term (1 is the VAE).
+        seed: default `settings.seed()`. Seeds order, noise and corruption; not the weights, which came with the model.
+        fresh: the model has not been trained before, so its output bias may be set from the data. False goes on training.
+        progress: show a bar with loss, reconstruction and KL.
+
+    Raises:
+        ValueError: for an empty or unsuitable batch (see `check_input`), or settings out of range.
+        FloatingPointError: when the loss is no longer a number; the message says what to lower.
+    """
+    _check_training_data(model, images, observed)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("peak_lr", peak_lr)):
+        if not value > 0:
+            raise ValueError(f"{name} is {value!r}; give a number above 0.")
+    device = settings.device()
+    model.to(device).train()
+    images = images.to(device)
+    observed = None if observed is None else observed.to(device)
+    if fresh:
+        model.set_output_bias(images.mean())
+    batch_size = min(batch_size, len(images))
+    steps = len(images) // batch_size
+    optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps, cycle_momentum=False)
+    history = History()
+    with (
+        seeded(settings.seed() if seed is None else seed),
+        tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch") as bar,
+    ):
+        try:
+            for epoch in range(1, epochs + 1):
+                sums = torch.zeros(3, device=device)
+                order = torch.randperm(len(images), device=device)
+                for step in range(steps):
+                    batch = order[step * batch_size : (step + 1) * batch_size]
+                    known = None if observed is None else observed[batch]
+                    targets = images[batch]
+                    inputs = _network_input(model, targets, known, corrupt)
+                    with _autocast(model, device):
+                        recon, kl = model.loss_terms(inputs, targets, known)
+                    loss = (recon + beta * kl).mean()
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+                    sums += torch.stack([loss.detach(), recon.detach().mean(), kl.detach().mean()])
+                    bar.update()
+                    if (
+                        step % 25 == 24 or step + 1 == steps
+                    ):  # reading a number makes an accelerator wait: not every step
+                        means = dict(zip(("loss", "recon", "kl"), (sums / (step + 1)).tolist(), strict=True))
+                        bar.set_postfix({name: f"{value:.1f}" for name, value in means.items()}, refresh=False)
+                        if not math.isfinite(means["loss"]):
+                            raise FloatingPointError(
+                                f"The loss became {means['loss']} in epoch {epoch}; try peak_lr={peak_lr / 3:.2g}."
+                            )
+                history.epochs.append({"epoch": epoch, **means})
+                if val_images is not None:
+                    val = evaluate(model, val_images, corrupt=corrupt, beta=beta, seed=epoch)
+                    history.epochs[-1] |= {f"val_{name}": value for name, value in asdict(val).items()}
+                    model.train()
+        except KeyboardInterrupt:
+            history.interrupted = True
+            print(f"Interrupted in epoch {len(history.epochs) + 1} of {epochs}: the model keeps what it learnt so far.")
+    model.eval()
+    return history
+
+
+@torch.no_grad()
+def evaluate(
+    model: Autoencoder,
+    images: Tensor,
+    *,
+    corrupt: Corruption | None = None,
+    beta: float = 1.0,
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Losses:
+    """Mean loss on `images` in float32, z sampled `samples` times an image (and the corruption drawn anew each time).
+
+    The arguments are those of `fit`; the noise depends on `seed` alone, so that two models meet the same one.
+    Raises ValueError for an empty batch.
+    """
+    _check_training_data(model, images, None)
+    model.eval()
+    device = next(model.parameters()).device
+    total = torch.zeros(2, dtype=torch.float64)
+    with seeded(seed):
+        for _ in range(samples):
+            for batch in images.split(batch_size):
+                targets = batch.to(device)
+                terms = model.loss_terms(_network_input(model, targets, None, corrupt), targets)
+                total += torch.stack([term.sum() for term in terms]).double().cpu()
+    recon, kl = (total / (samples * len(images))).tolist()
+    return Losses(loss=recon + beta * kl, recon=recon, kl=kl)
+
+
+def fit_or_load(
+    make_model: Callable[[], Autoencoder], images: Tensor, *, name: str, seed: int | None = None, **options
+) -> tuple[Autoencoder, History]:
+    """The trained model and its history: from the cache if exactly this was trained before, else fitted now and kept.
+
+    The cache key is made of everything that shapes the result: architecture (with the source of layers defined outside
+    torch), settings, data, seed, and the code of this package's model, training and corruption. A file whose content is not
+    what its name promises is named and trained again. A folder that cannot be written to costs the cache, not the run.
+
+    Args:
+        make_model: builds the untrained model, for example `lambda: VAE(latent_dim=10)`; called with the seed set.
+        name: a readable beginning for the file's name.
+        seed: default `settings.seed()`.
+        options: the keyword arguments of `fit`.
+    """
+    seed = settings.seed() if seed is None else seed
+    with seeded(seed):
+        model = make_model()
+    key = _cache_key(model, images, seed, options)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    path = settings.cache_dir() / f"{name}-{digest[:16]}.safetensors"
+    history = _load(path, key, model)
+    if history is None:
+        history = fit(model, images, seed=seed, label=name, **options)
+        if not history.interrupted:
+            _save(path, key, model, history)
+    model.to(settings.device()).eval()
+    return model, history
+
+
+def _cache_key(model: nn.Module, images: Tensor, seed: int, options: dict) -> str:
+    def describe(value: object) -> object:
+        if isinstance(value, Tensor):
+            return _fingerprint({"": value})
+        text = repr(value)
+        if " at 0x" in text:
+            raise ValueError(f"{text} cannot be part of a cache key; give an object whose repr says what it does.")
+        return text
+
+    shapes = {key: value for key, value in options.items() if key not in ("progress", "label")}
+    return json.dumps(
+        {
+            "model": repr(model),
+            "latent_dim": model.latent_dim,
+            "likelihood": model.likelihood,
+            "source": _own_source(model),
+            "defaults": str(inspect.signature(fit)),
+            "options": {key: describe(value) for key, value in sorted(shapes.items())},
+            "data": describe(images),
+            "seed": seed,
+            "code": _CODE,
+        },
+        sort_keys=True,
+    )
+
+
+def _own_source(model: nn.Module) -> dict[str, list[str]]:
+    """The source of layers whose code is neither torch's nor this package's (which is in the key by itself).
+
+    Read method by method: Python finds a function by its line, but a class only by its name.
+    """
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    own = [cls for cls in classes if cls.__module__.split(".")[0] not in ("torch", "vae_utils", "builtins")]
+    return {
+        cls.__qualname__: [inspect.getsource(part) for part in vars(cls).values() if inspect.isfunction(part)]
+        for cls in own
+    }
+
+
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+# Read when the module is imported: whoever edits these files while a kernel runs must not have old results kept as new ones.
+_CODE = _sha256(*(Path(__file__).with_name(f"{part}.py").read_bytes() for part in ("model", "training", "corruption")))
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    parts = []
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        parts += [f"{name}{array.dtype}{array.shape}".encode(), memoryview(array.reshape(-1)).cast("B")]
+    return _sha256(*parts)
+
+
+def _save(path: Path, key: str, model: nn.Module, history: History) -> None:
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {"key": key, "history": json.dumps(history.epochs), "sha256": _fingerprint(state)}
+    try:
+        write_atomically(path, safetensors.torch.save(state, metadata))
+    except OSError as error:
+        print(
+            f"The trained model could not be kept in {path.parent} ({error.strerror}); it will be trained again next time."
+        )
+
+
+def _load(path: Path, key: str, model: nn.Module) -> History | None:
+    """Fill `model` from `path` and return its history; None, with a sentence if there is a file, when it cannot be trusted."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        print(f"The cached model {path.name} cannot be read ({error.strerror}); training anew.")
+        return None
+    try:
+        state = safetensors.torch.load(data)
+        header_length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]
+        if metadata["key"] != key:
+            raise ValueError("it was made by other code, data or settings")
+        if metadata["sha256"] != _fingerprint(state):
+            raise ValueError("its weights are damaged")
+        history = History(json.loads(metadata["history"]))
+        model.load_state_dict(state)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        print(f"The cached model {path.name} is not what its name promises ({error}); training anew.")
+        return None
+    return history
