@@ -8,6 +8,8 @@
 | `VAE_RESULTS_DIR` | `build/results/` | the figures each notebook measured                             |
 | `VAE_SEED`      | `0`                | seeds everything                                               |
 | `VAE_DEVICE`    | the best there is  | `cpu`, `cuda` or `mps`                                         |
+
+A relative folder is taken from the project's root, wherever Python was started.
 """
 
 import os
@@ -27,8 +29,9 @@ def project_root() -> Path:
 
 
 def _folder(variable: str, default: str) -> Path:
+    # from the project's root: a kernel works in notebooks/, the tests do not, and both must find the same folder
     value = os.environ.get(variable, "").strip()
-    return Path(value).expanduser().resolve() if value else project_root() / default
+    return (project_root() / Path(value or default).expanduser()).resolve()
 
 
 def data_dir() -> Path:

@@ -372,18 +372,3 @@ def test_two_writers_at_once_do_no_harm(tmp_path):
             seen.add(path.read_bytes())
     assert seen and seen <= set(contents)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_settings_name_what_they_refuse(monkeypatch):
-    monkeypatch.setenv("VAE_SEED", "-3")
-    with pytest.raises(ValueError, match="'-3'"):
-        settings.seed()
-    monkeypatch.setenv("VAE_DATASET", "cifar")
-    with pytest.raises(ValueError, match="'cifar'"):
-        settings.dataset()
-    monkeypatch.setenv("VAE_CACHE_DIR", "~/somewhere")
-    assert settings.cache_dir() == Path.home() / "somewhere"
-    monkeypatch.setenv("VAE_DEVICE", "tpu")
-    settings.device.cache_clear()
-    with pytest.raises(ValueError, match="'tpu'"):
-        settings.device()

@@ -1,0 +1,30 @@
+"""What the reader asked for is what they get, wherever Python was started."""
+
+from pathlib import Path
+
+import pytest
+
+from vae_utils import settings
+
+
+def test_settings_name_what_they_refuse(monkeypatch):
+    monkeypatch.setenv("VAE_SEED", "-3")
+    with pytest.raises(ValueError, match="'-3'"):
+        settings.seed()
+    monkeypatch.setenv("VAE_DATASET", "cifar")
+    with pytest.raises(ValueError, match="'cifar'"):
+        settings.dataset()
+    monkeypatch.setenv("VAE_CACHE_DIR", "~/somewhere")
+    assert settings.cache_dir() == Path.home() / "somewhere"
+    monkeypatch.setenv("VAE_DEVICE", "tpu")
+    settings.device.cache_clear()
+    with pytest.raises(ValueError, match="'tpu'"):
+        settings.device()
+
+
+@pytest.mark.parametrize("folder", ["data_dir", "cache_dir", "results_dir"])
+def test_a_relative_folder_is_the_same_one_for_a_kernel_in_notebooks(folder, monkeypatch):
+    root = settings.project_root()
+    monkeypatch.setenv(f"VAE_{folder.upper()}", "../elsewhere")
+    monkeypatch.chdir(root / "notebooks")
+    assert getattr(settings, folder)() == root.parent / "elsewhere"
