@@ -9,14 +9,20 @@ TORCH_INDEX ?=
 NOTEBOOKS ?=
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run test notebooks reference lint clean
+.PHONY: help setup lab run test test-browser html bench badges stick from-stick notebooks reference lint clean
 
 help:
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make run         execute every notebook, HTML pages into build/ (NOTEBOOKS=\"01 04\" for some)"
 	@echo "make test        unit tests, then every notebook as a test"
+	@echo "make html        pages of the notebooks as they are, nothing executed, into build/html/"
+	@echo "make test-browser  moves every slider of 03 in JupyterLab, in headless Chromium"
+	@echo "make bench       how fast, beside well-known recipes (PARTS=\"training speed\" for some)"
+	@echo "make badges      writes the links to Colab and Binder, from the git remote"
 	@echo "make notebooks   execute in place on MNIST: the outputs that are committed"
 	@echo "make reference   measure the reference results: seeds 0, 1, 2 on both data sets"
+	@echo "make stick STICK=folder       data, trained models, the series (WHEELS=1: packages, too) to hand round"
+	@echo "make from-stick STICK=folder  puts data and models from there in place; packages, too, without a network"
 	@echo "make lint        ruff"
 	@echo "make clean       remove .venv, build/ and the cache of trained models (data/ stays)"
 
@@ -42,6 +48,20 @@ lab: setup
 run: setup
 	$(BIN)/python -m vae_utils.notebooks run $(NOTEBOOKS)
 
+html: setup
+	$(BIN)/python -m vae_utils.notebooks html $(NOTEBOOKS)
+
+bench: setup
+	$(BIN)/python -m vae_utils.bench $(PARTS)
+
+badges: setup
+	$(BIN)/python -m vae_utils.address
+
+# Playwright drives a Chromium that is installed already (Debian: apt install chromium); nothing else needs either.
+test-browser: setup
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install --quiet playwright
+	$(BIN)/python -m pytest tests/browser
+
 test: setup
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env
 
@@ -50,6 +70,19 @@ notebooks: setup
 
 reference: setup
 	PYTHONPATH=. $(BIN)/python tests/reference.py $(NOTEBOOKS)
+
+stick: setup
+	@test -n "$(STICK)" || { echo "Where to? make stick STICK=/media/me/stick/vae"; exit 1; }
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m vae_utils.handout make "$(STICK)" $(if $(WHEELS),--wheels)
+
+# pip splits a list of folders at blanks, which the names of sticks often have: hence the link.
+from-stick:
+	@test -d "$(STICK)" || { echo "From where? make from-stick STICK=/media/me/stick/vae"; exit 1; }
+	@if [ -d "$(STICK)/wheels" ]; then \
+	  link="$$(mktemp -d)" && ln -s "$$(cd "$(STICK)/wheels" && pwd)" "$$link/wheels" || exit 1; \
+	  PIP_NO_INDEX=1 PIP_FIND_LINKS="$$link/wheels" $(MAKE) --no-print-directory setup; made=$$?; rm -r "$$link"; exit $$made; \
+	else $(MAKE) --no-print-directory setup; fi
+	$(BIN)/python -m vae_utils.handout use "$(STICK)"
 
 lint: setup
 	$(BIN)/python -m ruff check .

@@ -13,6 +13,9 @@ MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|Users|tmp|work|mnt|var)/\w"
 DECIMAL = re.compile(r"(?<![\w.,])\d+\.\d+(?!\w|\.\d)")
 # numbers of papers and addresses are no results
 REFERENCE = re.compile(r"\]\([^)]*\)|https?://\S+|arXiv:[\d.]+", re.IGNORECASE)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+EXERCISE = re.compile(r'exercises\.check\("([^"]+)"')
+EXERCISES = 3
 
 
 def problems(path: Path) -> list[str]:
@@ -26,6 +29,8 @@ def problems(path: Path) -> list[str]:
         *_text(notebook.cells),
         *_lengths(code),
     ]
+    if re.match(r"\d\d_", path.name):
+        found += _exercises(notebook.cells, path.name[:2])
     if "widgets" in notebook.metadata:
         found.append("widget state is saved in the metadata; GitHub refuses to show such notebooks")
     if path.stat().st_size > MAX_BYTES:
@@ -95,7 +100,7 @@ def _figures(cells: list) -> list[str]:
 
 def _text(cells: list) -> list[str]:
     found = []
-    markdown = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    markdown = FENCED.sub("", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
     levels = [len(mark) for mark in re.findall(r"^(#+) ", markdown, flags=re.MULTILINE)]
     if levels.count(1) != 1 or levels[0] != 1:
         found.append(f"{levels.count(1)} headings of level 1; expected one, at the top")
@@ -108,6 +113,23 @@ def _text(cells: list) -> list[str]:
     for number in sorted(set(DECIMAL.findall(REFERENCE.sub("", markdown)))):
         if number not in numbers:
             found.append(f"the text states {number}, which no output or code cell shows")
+    return found
+
+
+def _exercises(cells: list, number: str) -> list[str]:
+    """Three cells that check themselves, committed as nobody has attempted them, each with its solution folded below."""
+    checks = [(name, place) for place, cell in enumerate(cells) for name in EXERCISE.findall(cell.source)]
+    checks = [(name, place) for name, place in checks if cells[place].cell_type == "code"]
+    expected = [f"{number}.{place + 1}" for place in range(EXERCISES)]
+    found = []
+    if [name for name, _ in checks] != expected:
+        found.append(f"exercises {[name for name, _ in checks]}; expected {expected}, in this order")
+    for name, place in checks:
+        if not any("not attempted yet" in _output_text(output) for output in cells[place].outputs):
+            found.append(f"exercise {name} was run with an answer in it; put the dots back")
+        below = cells[place + 1] if place + 1 < len(cells) else None
+        if below is None or not below.source.startswith("<details><summary>Solution</summary>"):
+            found.append(f"exercise {name} has no solution folded below it")
     return found
 
 

@@ -144,6 +144,17 @@ def load(name: str | None = None, root: Path | None = None) -> ImageData:
         return _offline_digits()
 
 
+def sound_files(name: str = "mnist", root: Path | None = None) -> list[Path]:
+    """Where the four files of `mnist`, `fashion` or `kmnist` lie below `root` (default `VAE_DATA_DIR`), checked as `load` does.
+
+    Never downloads. Raises DataError, worded as a clause, for a file that is missing or damaged.
+    """
+    source = _SOURCES[name]
+    raw = _root(root) / source.folder / "raw"
+    _read_all(source, raw)
+    return [raw / file for file in _SHAPES]
+
+
 def _root(root: Path | None) -> Path:
     return settings.data_dir() if root is None else Path(root)
 

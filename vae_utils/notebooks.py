@@ -2,13 +2,16 @@
 
 python -m vae_utils.notebooks run                 # execute all, HTML pages into build/
 python -m vae_utils.notebooks refresh 01          # execute in place on MNIST: the outputs that are committed
+python -m vae_utils.notebooks html                # pages of what is committed, nothing executed, into build/html/
 """
 
 import argparse
 import base64
 import os
+import re
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -20,6 +23,7 @@ from vae_utils import settings
 from vae_utils.files import write_atomically
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+GIF_DATA = re.compile(r'src="data:image/gif;base64,([^"]*)"')
 
 
 def find(prefixes: list[str]) -> list[Path]:
@@ -86,14 +90,42 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def page(notebook: nbformat.NotebookNode, title: str) -> str:
+    """A notebook as one HTML page that needs no kernel: figures inside, with their alt text; other notebooks' pages linked.
+
+    Formulas are typeset by MathJax, which the page fetches when there is a network.
+    """
+    text, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    descriptions = iter(_descriptions(notebook))  # nbconvert's own template drops them
+    text = re.sub('alt="No description has been provided[^"]*"', lambda _: f'alt="{escape(next(descriptions))}"', text)
+    return re.sub(r'href="([\w./-]*\d\d_\w+)\.ipynb', r'href="\1.html', text)
+
+
+def _descriptions(notebook: nbformat.NotebookNode) -> list[str]:
+    """The alt text of each figure, in order."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    shown = (
+        (kind, output) for output in outputs for kind in ("image/png", "image/gif") if kind in output.get("data", {})
+    )
+    return [output.metadata.get(kind, {}).get("alt", "") for kind, output in shown]
+
+
+def _write_page(notebook: nbformat.NotebookNode, folder: str, path: Path) -> None:
+    target = settings.project_root() / "build" / folder / f"{path.stem}.html"
+    write_atomically(target, page(notebook, path.stem).encode())
+    print(f"  -> {target.relative_to(settings.project_root())}")
+
+
 def run(paths: list[Path]) -> None:
     """Execute each notebook and write the result as an HTML page into build/."""
-    exporter = HTMLExporter()
     for path in paths:
-        page, _ = exporter.from_notebook_node(normalise(execute(path)))
-        target = settings.project_root() / "build" / f"{path.stem}.html"
-        write_atomically(target, page.encode())
-        print(f"  -> {target.relative_to(settings.project_root())}")
+        _write_page(normalise(execute(path)), "", path)
+
+
+def html(paths: list[Path]) -> None:
+    """Write each notebook as it is committed, nothing executed, as an HTML page into build/html/."""
+    for path in paths:
+        _write_page(nbformat.read(path, as_version=4), "html", path)
 
 
 def refresh(paths: list[Path]) -> None:
@@ -101,29 +133,31 @@ def refresh(paths: list[Path]) -> None:
     for path in paths:
         notebook = normalise(execute(path))
         write_atomically(path, (nbformat.writes(notebook) + "\n").encode())
-        for name, png in named_figures(notebook).items():
-            write_atomically(settings.project_root() / "docs" / "figures" / f"{name}.png", png)
+        for file_name, content in named_figures(notebook).items():
+            write_atomically(settings.project_root() / "docs" / "figures" / file_name, content)
 
 
 def named_figures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
-    """The PNG of each figure that was shown with a name."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return {
-        output.metadata["image/png"]["name"]: base64.b64decode(output.data["image/png"])
-        for output in outputs
-        if output.get("metadata", {}).get("image/png", {}).get("name")
-    }
+    """The file of each figure (`<name>.png`) and animation (`<name>.gif`) that was shown with a name."""
+    found = {}
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        metadata = output.get("metadata", {})
+        if name := metadata.get("image/png", {}).get("name"):
+            found[f"{name}.png"] = base64.b64decode(output.data["image/png"])
+        if name := metadata.get("text/html", {}).get("name"):
+            found[f"{name}.gif"] = base64.b64decode(GIF_DATA.search(output.data["text/html"])[1])
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vae_utils.notebooks", description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["run", "refresh"])
+    parser.add_argument("action", choices=["run", "refresh", "html"])
     parser.add_argument("notebooks", nargs="*", help="beginnings of names, such as 01; all when none is given")
     arguments = parser.parse_args()
     if arguments.action == "refresh":
         os.environ["VAE_DATASET"] = "mnist"  # committed outputs come from MNIST, or not at all
     try:
-        {"run": run, "refresh": refresh}[arguments.action](find(arguments.notebooks))
+        {"run": run, "refresh": refresh, "html": html}[arguments.action](find(arguments.notebooks))
     except CellExecutionError as error:
         sys.exit(f"\n{error}")
 

@@ -1,6 +1,7 @@
 """How is it shown? Figures of about 100 dpi, one image a grid, colours that colour-blind readers can tell apart."""
 
 import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import seaborn as sns
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
 from vae_utils.training import History
@@ -40,6 +42,43 @@ def show(figure: Figure, alt: str, name: str | None = None) -> None:
     png = base64.b64encode(buffer.getvalue()).decode()
     metadata = {"alt": alt} | ({"name": name} if name else {})
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)
+
+
+def animation_gif(frames: Tensor, *, seconds: float = 4.0, side: int = 140) -> bytes:
+    """A GIF that runs through `frames` `(N, 1, H, W)` in [0, 1] in about `seconds`, over and over, `side` pixels wide.
+
+    Raises ValueError for fewer than 2 frames.
+    """
+    if frames.ndim != 4 or len(frames) < 2:
+        raise ValueError(f"frames have shape {tuple(frames.shape)}; expected at least two images (N, 1, H, W).")
+    palette = (255 * plt.get_cmap(CMAP)(np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
+    height = round(side * frames.shape[2] / frames.shape[3])
+    pictures = []
+    for grey in (255 * frames[:, 0]).round().to("cpu").numpy().astype(np.uint8):
+        picture = Image.fromarray(grey).resize((side, height), Image.Resampling.NEAREST)
+        picture.putpalette(palette)  # 256 greys, 256 colours: nothing is lost
+        pictures.append(picture)
+    buffer = io.BytesIO()
+    duration = max(20, round(1000 * seconds / len(frames)))  # browsers slow down what is faster than 20 ms a frame
+    pictures[0].save(
+        buffer, format="gif", save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=False
+    )
+    return buffer.getvalue()
+
+
+def show_animation(frames: Tensor, alt: str, name: str | None = None, *, seconds: float = 4.0) -> None:
+    """Put frames `(N, 1, H, W)` in [0, 1] into the notebook as an animated GIF with `alt` as its description.
+
+    As HTML, since not every viewer of notebooks knows GIF as a kind of output. With a `name` it is one for the README,
+    as in `show`.
+    Raises ValueError for an empty description or fewer than 2 frames.
+    """
+    if not alt.strip():
+        raise ValueError("alt is empty; describe in a sentence what the animation shows.")
+    gif = base64.b64encode(animation_gif(frames, seconds=seconds)).decode()
+    metadata = {"alt": alt} | ({"name": name} if name else {})
+    picture = f'<img src="data:image/gif;base64,{gif}" alt="{html.escape(alt)}">'
+    display({"text/html": picture, "text/plain": alt}, metadata={"text/html": metadata}, raw=True)
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:

@@ -8,6 +8,7 @@
 | `VAE_RESULTS_DIR` | `build/results/` | the figures each notebook measured                             |
 | `VAE_SEED`      | `0`                | seeds everything                                               |
 | `VAE_DEVICE`    | the best there is  | `cpu`, `cuda` or `mps`                                         |
+| `CPU_LIMIT`     | all processors     | set by Binder and JupyterHub: how many processors this learner may use |
 
 A relative folder is taken from the project's root, wherever Python was started.
 """
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 DATASETS = ("auto", "mnist", "fashion", "kmnist", "digits")
 DEVICES = ("cpu", "cuda", "mps")
@@ -65,6 +67,26 @@ def seed() -> int:
     return int(text)
 
 
+def limit_threads() -> int:
+    """Use as many threads as `CPU_LIMIT` allows (rounded down, at least one) and say how many; called when this is imported.
+
+    A container sees every processor of its machine. One thread for each, on a share of two, spend their time waiting for
+    each other. Raises ValueError when `CPU_LIMIT` is no number above 0.
+    """
+    text = os.environ.get("CPU_LIMIT", "").strip()
+    if text:
+        try:
+            share = float(text)
+        except ValueError:
+            share = 0.0
+        if not share > 0:
+            raise ValueError(f"CPU_LIMIT is {text!r}; give a number of processors above 0, such as 1, or unset it.")
+        threads = max(1, min(int(min(share, 1e6)), os.cpu_count() or 1))
+        torch.set_num_threads(threads)
+        threadpool_limits(threads)  # NumPy's and scikit-learn's
+    return torch.get_num_threads()
+
+
 @cache
 def device() -> torch.device:
     """CUDA where there is one, else Apple MPS, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
@@ -77,3 +99,6 @@ def device() -> torch.device:
         here = ", ".join(name for name in DEVICES if present[name])
         raise ValueError(f"VAE_DEVICE is {asked!r}; this machine has: {here}. Unset VAE_DEVICE to use the best one.")
     return torch.device(asked or next(name for name in ("cuda", "mps", "cpu") if present[name]))
+
+
+limit_threads()

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import io
 import json
 import math
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_utils import settings
+from vae_utils import processes, settings
 from vae_utils.corruption import Corrupted, with_mask_channel
 from vae_utils.files import write_atomically
 from vae_utils.model import Autoencoder
@@ -82,6 +83,17 @@ def _network_input(model: nn.Module, images: Tensor, observed: Tensor | None, co
     return spoilt.images if model.in_channels == 1 else with_mask_channel(spoilt)
 
 
+class _Loss(nn.Module):
+    """What a model minimises as a forward pass, which is where PyTorch's parallel engine takes hold."""
+
+    def __init__(self, model: Autoencoder):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.model.loss_terms(inputs, targets, weights)
+
+
 def _check_training_data(model: nn.Module, images: Tensor, observed: Tensor | None) -> None:
     if len(images) == 0:
         raise ValueError("images is empty; give at least one image to train on.")
@@ -106,6 +118,7 @@ def fit(
     fresh: bool = True,
     progress: bool = True,
     label: str = "training",
+    checkpoint: Path | None = None,
 ) -> History:
     """Train `model` in place on a tensor held in memory, and return what happened.
 
@@ -123,9 +136,13 @@ def fit(
         seed: default `settings.seed()`. Seeds order, noise and corruption; not the weights, which came with the model.
         fresh: the model has not been trained before, so its output bias may be set from the data. False goes on training.
         progress: show a bar with loss, reconstruction and KL.
+        checkpoint: a file to go on from if it is there, written after every epoch and removed at the end.
+
+    Within `processes.together()` all processes train one model: each takes its share of every batch.
 
     Raises:
-        ValueError: for an empty or unsuitable batch (see `check_input`), or settings out of range.
+        ValueError: for an empty or unsuitable batch (see `check_input`), settings out of range, or a batch that cannot be
+            shared out evenly.
         FloatingPointError: when the loss is no longer a number; the message says what to lower.
     """
     _check_training_data(model, images, observed)
@@ -139,25 +156,34 @@ def fit(
     if fresh:
         model.set_output_bias(images.mean())
     batch_size = min(batch_size, len(images))
+    if batch_size % processes.count():
+        raise ValueError(
+            f"batch_size is {batch_size}; give a multiple of the {processes.count()} processes that share it."
+        )
     steps = len(images) // batch_size
     optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps, cycle_momentum=False)
     history = History()
+    network = processes.parallel(_Loss(model))
+    progress = progress and processes.rank() == 0
     with (
-        seeded(settings.seed() if seed is None else seed),
+        seeded((settings.seed() if seed is None else seed) + processes.rank()),  # each process draws noise of its own
         tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch") as bar,
     ):
+        if checkpoint is not None:
+            _go_on(_read_checkpoint(checkpoint), model, optimizer, schedule, history)
+            bar.update(len(history.epochs) * steps)
         try:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(len(history.epochs) + 1, epochs + 1):
                 sums = torch.zeros(3, device=device)
-                order = torch.randperm(len(images), device=device)
+                order = processes.from_first(torch.randperm(len(images), device=device))
                 for step in range(steps):
-                    batch = order[step * batch_size : (step + 1) * batch_size]
+                    batch = order[step * batch_size : (step + 1) * batch_size][processes.rank() :: processes.count()]
                     known = None if observed is None else observed[batch]
                     targets = images[batch]
                     inputs = _network_input(model, targets, known, corrupt)
                     with _autocast(model, device):
-                        recon, kl = model.loss_terms(inputs, targets, known)
+                        recon, kl = network(inputs, targets, known)
                     loss = (recon + beta * kl).mean()
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
@@ -168,7 +194,9 @@ def fit(
                     if (
                         step % 25 == 24 or step + 1 == steps
                     ):  # reading a number makes an accelerator wait: not every step
-                        means = dict(zip(("loss", "recon", "kl"), (sums / (step + 1)).tolist(), strict=True))
+                        means = dict(
+                            zip(("loss", "recon", "kl"), processes.mean(sums / (step + 1)).tolist(), strict=True)
+                        )
                         bar.set_postfix({name: f"{value:.1f}" for name, value in means.items()}, refresh=False)
                         if not math.isfinite(means["loss"]):
                             raise FloatingPointError(
@@ -179,11 +207,45 @@ def fit(
                     val = evaluate(model, val_images, corrupt=corrupt, beta=beta, seed=epoch)
                     history.epochs[-1] |= {f"val_{name}": value for name, value in asdict(val).items()}
                     model.train()
+                if checkpoint is not None and processes.rank() == 0:
+                    _keep_checkpoint(checkpoint, model, optimizer, schedule, history)
         except KeyboardInterrupt:
             history.interrupted = True
             print(f"Interrupted in epoch {len(history.epochs) + 1} of {epochs}: the model keeps what it learnt so far.")
     model.eval()
+    if checkpoint is not None and not history.interrupted and processes.rank() == 0:
+        checkpoint.unlink(missing_ok=True)
     return history
+
+
+def _keep_checkpoint(path: Path, model: nn.Module, optimizer, schedule, history: History) -> None:
+    buffer = io.BytesIO()
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(state | {"epochs": history.epochs, "random": torch.get_rng_state()}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_checkpoint(path: Path) -> dict | None:
+    """The content of the first process's checkpoint; None when there is none, with a sentence when it cannot be read."""
+    state = None
+    if processes.rank() == 0 and path.exists():
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes of itself
+            print(f"The checkpoint {path.name} is damaged ({type(error).__name__}); training from the start.")
+    return processes.from_first(state)
+
+
+def _go_on(state: dict | None, model: nn.Module, optimizer, schedule, history: History) -> None:
+    """Take up training where `state` left it."""
+    if state is None:
+        return
+    for name, part in (("model", model), ("optimizer", optimizer), ("schedule", schedule)):
+        part.load_state_dict(state[name])
+    if processes.rank() == 0:  # the others go on with new noise of their own
+        torch.set_rng_state(state["random"])
+    history.epochs.extend(state["epochs"])
 
 
 @torch.no_grad()
@@ -217,7 +279,13 @@ def evaluate(
 
 
 def fit_or_load(
-    make_model: Callable[[], Autoencoder], images: Tensor, *, name: str, seed: int | None = None, **options
+    make_model: Callable[[], Autoencoder],
+    images: Tensor,
+    *,
+    name: str,
+    seed: int | None = None,
+    resume: bool = False,
+    **options,
 ) -> tuple[Autoencoder, History]:
     """The trained model and its history: from the cache if exactly this was trained before, else fitted now and kept.
 
@@ -229,6 +297,7 @@ def fit_or_load(
         make_model: builds the untrained model, for example `lambda: VAE(latent_dim=10)`; called with the seed set.
         name: a readable beginning for the file's name.
         seed: default `settings.seed()`.
+        resume: keep a checkpoint in the cache after every epoch, and go on from the one that is there.
         options: the keyword arguments of `fit`.
     """
     seed = settings.seed() if seed is None else seed
@@ -237,12 +306,15 @@ def fit_or_load(
     key = _cache_key(model, images, seed, options)
     digest = hashlib.sha256(key.encode()).hexdigest()
     path = settings.cache_dir() / f"{name}-{digest[:16]}.safetensors"
-    history = _load(path, key, model)
+    history = processes.from_first(_load(path, key, model) if processes.rank() == 0 else None)
     if history is None:
-        history = fit(model, images, seed=seed, label=name, **options)
-        if not history.interrupted:
+        checkpoint = path.with_suffix(".checkpoint") if resume else None
+        history = fit(model, images, seed=seed, label=name, checkpoint=checkpoint, **options)
+        if not history.interrupted and processes.rank() == 0:
             _save(path, key, model, history)
     model.to(settings.device()).eval()
+    for value in model.state_dict().values():
+        processes.from_first(value)  # one that the first process has found is everybody's
     return model, history
 
 

@@ -10,7 +10,7 @@ from notebook_lint import problems
 from torch import nn
 
 from vae_utils import model as package
-from vae_utils import notebooks, settings
+from vae_utils import notebooks, plotting, settings
 from vae_utils.training import seeded
 
 NOTEBOOKS = notebooks.find([])
@@ -188,6 +188,57 @@ def test_a_broken_notebook_is_told_what_is_wrong(tmp_path, breakage):
     assert any(BREAKS[breakage] in problem for problem in problems(tmp_path / "n.ipynb"))
 
 
+def add_exercises(notebook):
+    """Three exercises before the verdicts, as they are committed."""
+    v4 = nbformat.v4
+    for place in (1, 2, 3):
+        hint = v4.new_output("stream", name="stdout", text=f"Exercise 04.{place}: not attempted yet. Hint: think.\n")
+        solution = "```python\n# the 4.44 is code, and no heading\n```"
+        notebook.cells[-2:-2] = [
+            v4.new_code_cell(f'exercises.check("04.{place}", ...)', outputs=[hint]),
+            v4.new_markdown_cell(f"<details><summary>Solution</summary>\n\n{solution}\n\nSo.\n\n</details>"),
+        ]
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+
+
+def leave_an_exercise_out(notebook):
+    del notebook.cells[-4:-2]
+    notebook.cells[-2].execution_count, notebook.cells[-1].execution_count = 5, 6
+
+
+def commit_an_answer(notebook):
+    notebook.cells[-4].outputs[0].text = "Exercise 04.3: right.\n"
+
+
+def forget_the_solution(notebook):
+    notebook.cells[-3].source = "Think again."
+
+
+def test_a_notebook_of_the_series_with_three_exercises_passes(tmp_path):
+    notebook = good_notebook()
+    add_exercises(notebook)
+    nbformat.write(notebook, tmp_path / "04_n.ipynb")
+    assert problems(tmp_path / "04_n.ipynb") == []
+
+
+@pytest.mark.parametrize(
+    ("breakage", "said"),
+    [
+        (leave_an_exercise_out, "expected ['04.1', '04.2', '04.3']"),
+        (commit_an_answer, "04.3 was run with an answer"),
+        (forget_the_solution, "04.3 has no solution"),
+    ],
+)
+def test_a_broken_exercise_is_told(tmp_path, breakage, said):
+    notebook = good_notebook()
+    add_exercises(notebook)
+    breakage(notebook)
+    nbformat.write(notebook, tmp_path / "04_n.ipynb")
+    (problem,) = problems(tmp_path / "04_n.ipynb")
+    assert said in problem
+
+
 def test_normalising_drops_bars_warnings_and_widget_state():
     notebook = good_notebook()
     bar = nbformat.v4.new_output("display_data", {notebooks.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "0%"})
@@ -207,7 +258,18 @@ def test_figures_with_a_name_are_found_for_the_readme():
     notebook = good_notebook()
     assert notebooks.named_figures(notebook) == {}
     notebook.cells[2].outputs[0].metadata["image/png"]["name"] = "line"
-    assert notebooks.named_figures(notebook) == {"line": b"\0\0\0"}
+    assert notebooks.named_figures(notebook) == {"line.png": b"\0\0\0"}
+
+
+def test_animations_with_a_name_are_found_for_the_readme(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    for name in ("walk", None):
+        plotting.show_animation(torch.rand(3, 1, 4, 4), alt="Three frames.", name=name)
+    notebook = good_notebook()
+    notebook.cells[1].outputs = [nbformat.v4.new_output("display_data", d, metadata=m) for d, m in shown]
+    found = notebooks.named_figures(notebook)
+    assert list(found) == ["walk.gif"] and found["walk.gif"].startswith(b"GIF89a")
 
 
 def test_asking_for_a_notebook_that_is_not_there_names_those_that_are():

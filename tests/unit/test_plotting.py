@@ -1,9 +1,12 @@
 """Grids, alt texts and the drawing of the network."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from vae_utils import plotting
 from vae_utils.model import VAE
@@ -46,6 +49,29 @@ def test_a_figure_without_description_is_refused():
     with pytest.raises(ValueError, match="alt is empty"):
         plotting.show(plt.figure(), alt=" ")
     plt.close("all")
+
+
+def test_an_animation_shows_every_frame_in_the_colours_of_the_figures():
+    frames = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 4, 4)
+    gif = Image.open(io.BytesIO(plotting.animation_gif(frames, seconds=1.0, side=8)))
+    assert gif.n_frames == 5 and gif.size == (8, 8) and gif.info["duration"] == 200
+    for number in range(5):
+        gif.seek(number)
+        expected = 255 * np.array(plt.get_cmap(plotting.CMAP)(round(255 * number / 4))[:3])
+        np.testing.assert_allclose(np.asarray(gif.convert("RGB"))[3, 3], expected, atol=1)
+
+
+def test_an_animation_carries_its_description_and_refuses_what_does_not_move(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", lambda data, **options: shown.append((data, options)))
+    plotting.show_animation(torch.rand(2, 1, 4, 4), alt='A "square" that flickers.', name="square")
+    ((data, options),) = shown
+    assert 'alt="A &quot;square&quot; that flickers."' in data["text/html"]
+    assert options["metadata"]["text/html"] == {"alt": 'A "square" that flickers.', "name": "square"}
+    with pytest.raises(ValueError, match="alt is empty"):
+        plotting.show_animation(torch.rand(2, 1, 4, 4), alt="")
+    with pytest.raises(ValueError, match="at least two"):
+        plotting.animation_gif(torch.rand(1, 1, 4, 4))
 
 
 def test_layer_shapes_are_those_of_a_real_pass_and_leave_no_hooks():

@@ -1,0 +1,249 @@
+"""Files of latents: what is written comes back, small, and everything else is refused by name."""
+
+import math
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vae_utils import codec
+from vae_utils.codec import CodecError, compress, compress_lossless, decompress, pack, unpack
+from vae_utils.data import load
+from vae_utils.inference import reconstruct
+from vae_utils.model import VAE, Autoencoder
+from vae_utils.training import evaluate, fit, seeded
+
+
+@pytest.fixture(scope="module")
+def bits():
+    """Digits drawn black or white by their grey values: 1,300 to train on, 350 to test."""
+    data = load("digits")
+    with seeded(0):
+        return torch.bernoulli(data.train_images), torch.bernoulli(data.test_images)
+
+
+@pytest.fixture(scope="module")
+def vae(bits):
+    with seeded(0):
+        model = VAE(30)  # most of them silent, so that z takes more bits than an image costs
+    fit(model, bits[0], epochs=12, batch_size=64, peak_lr=2e-3, seed=0, progress=False)
+    return model.cpu()
+
+
+@pytest.fixture(scope="module")
+def files(vae, bits):
+    return {"rounded": compress(vae, bits[1][:20]), "bits back": compress_lossless(vae, bits[1][:20])}
+
+
+# ---- rounded latents ----
+
+
+def test_a_small_step_gives_the_models_reconstruction(vae, bits):
+    back = decompress(vae, compress(vae, bits[1], step=2**-8))
+    torch.testing.assert_close(back, reconstruct(vae, bits[1]), atol=0.02, rtol=0)
+
+
+def test_what_comes_back_are_the_reconstructions_of_the_rounded_means(vae, bits):
+    step = 0.5
+    rounded = (codec.latent_means(vae, bits[1]) / step).round() * step
+    with torch.no_grad():
+        expected = codec.in_float64(vae).decode(rounded).float()
+    torch.testing.assert_close(decompress(vae, compress(vae, bits[1], step=step)), expected)
+
+
+def test_larger_steps_cost_fewer_bytes_and_stray_further(vae, bits):
+    exact = reconstruct(vae, bits[1])
+    sizes, errors = [], []
+    for step in (0.125, 0.5, 2.0):
+        file = compress(vae, bits[1], step=step)
+        sizes.append(len(file))
+        errors.append((decompress(vae, file) - exact).square().mean())
+    assert sizes == sorted(sizes, reverse=True) and errors == sorted(errors)
+
+
+def test_the_size_is_the_entropy_of_the_numbers(vae, bits):
+    whole = (codec.latent_means(vae, bits[1]) / 0.5).round().numpy()
+    entropy = 0.0
+    for column in whole.T:
+        share = np.unique(column, return_counts=True)[1] / len(column)
+        entropy -= len(column) * (share * np.log2(share)).sum()
+    spent = 8 * len(compress(vae, bits[1], step=0.5))
+    assert entropy < spent < 1.15 * entropy + 8 * (30 + 40)  # a Gaussian is not the histogram; header and last word
+
+
+def test_a_silent_latent_costs_nothing():
+    numbers = torch.randn(1000, 1, dtype=torch.float64)
+    alone, with_silent = pack(numbers, 0.5), pack(torch.cat([numbers, torch.zeros(1000, 5)], dim=1), 0.5)
+    assert len(with_silent) - len(alone) <= 5 + 4  # a width each, and at most a word
+
+
+def test_the_stored_numbers_do_not_depend_on_the_images_beside_them(vae, bits):
+    together = codec.latent_means(vae, bits[1])
+    for part in (1, 7, 100, 333):
+        apart = torch.cat([codec.latent_means(vae, x) for x in bits[1].split(part)])
+        for step in (0.01, 0.5):
+            assert torch.equal((apart / step).round(), (together / step).round())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.floats(-50, 50)] * 3), min_size=1, max_size=40),
+    step=st.floats(0.02, 10),
+)
+def test_any_numbers_come_back_within_half_a_step(rows, step):
+    numbers = torch.tensor(rows, dtype=torch.float64)
+    back = unpack(pack(numbers, step), len(numbers), 3)
+    used = codec._from_byte(codec._to_byte(np.array(step)))
+    assert (back - numbers).abs().max() <= used / 2 * (1 + 1e-9)
+    assert used == pytest.approx(step, rel=0.025)
+
+
+def test_a_plain_autoencoder_is_taken_too(bits):
+    model = Autoencoder(3)
+    assert decompress(model, compress(model, bits[1][:5])).shape == (5, 1, 28, 28)
+
+
+# ---- bits back ----
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 350])
+def test_bits_back_is_exact(vae, bits, count):
+    assert torch.equal(decompress(vae, compress_lossless(vae, bits[1][:count])), bits[1][:count])
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), ink=st.floats(0, 1))
+def test_bits_back_is_exact_for_images_the_model_never_saw(vae, seed, count, ink):
+    noise = (torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed)) < ink).float()
+    assert torch.equal(decompress(vae, compress_lossless(vae, noise)), noise)
+
+
+def test_bits_back_is_exact_for_an_untrained_network_of_other_layers(bits):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 2 * 3))
+    decoder = nn.Sequential(nn.Linear(3, 784), nn.Unflatten(1, (1, 28, 28)))
+    model = VAE(3, encoder=encoder, decoder=decoder)
+    assert torch.equal(decompress(model, compress_lossless(model, bits[1][:30])), bits[1][:30])
+
+
+def test_bits_back_costs_the_negative_elbo(vae, bits):
+    expected = evaluate(vae, bits[1], samples=20).loss / math.log(2)
+    spent = 8 * len(compress_lossless(vae, bits[1])) / len(bits[1])
+    assert spent == pytest.approx(expected, rel=0.03)
+
+
+def test_certain_pixels_can_still_be_stored(vae, bits):
+    model = codec.in_float64(vae).float()
+    with torch.no_grad():
+        model.conv1_t.bias.fill_(1e4)  # sure of white, and wrong
+    assert torch.equal(decompress(model, compress_lossless(model, bits[1][:3])), bits[1][:3])
+
+
+# ---- what is refused ----
+
+
+def sealed(body):
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("kind", ["rounded", "bits back"])
+def test_a_changed_file_is_refused(vae, files, kind):
+    file = files[kind]
+    for position in range(len(file)):
+        damaged = bytearray(file)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(CodecError):
+            decompress(vae, bytes(damaged))
+
+
+@pytest.mark.parametrize("kind", ["rounded", "bits back"])
+def test_a_truncated_file_is_refused(vae, files, kind):
+    for length in (4, 10, 25, 60, len(files[kind]) - 1):
+        with pytest.raises(CodecError, match="truncated"):
+            decompress(vae, files[kind][:length])
+    with pytest.raises(CodecError, match="too long"):
+        decompress(vae, files[kind] + b"!")
+
+
+@pytest.mark.parametrize("data", [b"", b"VAE", b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_other_files_are_refused(vae, data):
+    with pytest.raises(CodecError, match="no file of this codec"):
+        decompress(vae, data)
+
+
+def test_damage_is_named(vae, files):
+    damaged = bytearray(files["rounded"])
+    damaged[30] ^= 1
+    with pytest.raises(CodecError, match="checksum"):
+        decompress(vae, bytes(damaged))
+
+
+def test_another_version_is_named(vae, files):
+    newer = bytearray(files["rounded"])
+    newer[4] = 2
+    with pytest.raises(CodecError, match="version 2"):
+        decompress(vae, bytes(newer))
+
+
+def test_another_kind_is_refused(vae, files):
+    other = bytearray(files["rounded"][:-4])
+    other[5] = 9
+    with pytest.raises(CodecError, match="kind 9"):
+        decompress(vae, sealed(bytes(other)))
+
+
+@pytest.mark.parametrize("kind", ["rounded", "bits back"])
+def test_another_model_is_refused(vae, files, kind):
+    retouched = codec.in_float64(vae).float()
+    with torch.no_grad():
+        retouched.fc3.bias[0] += 1e-6
+    with pytest.raises(CodecError, match="written with the model"):
+        decompress(retouched, files[kind])
+
+
+def test_a_forged_body_is_refused(vae, files):
+    header = bytearray(files["rounded"][:22])
+    for length, message in ((3, "too few"), (1 + 30 + 2, "multiple of 4")):
+        header[18:22] = struct.pack("<I", length)
+        with pytest.raises(CodecError, match=message):
+            decompress(vae, sealed(bytes(header) + bytes(length)))
+
+
+@pytest.mark.parametrize("way", [compress, compress_lossless])
+def test_an_empty_batch_is_refused(vae, way):
+    with pytest.raises(CodecError, match="empty"):
+        way(vae, torch.zeros(0, 1, 28, 28))
+
+
+@pytest.mark.parametrize("way", [compress, compress_lossless])
+def test_unsuitable_images_are_refused(vae, way):
+    for images in (torch.zeros(2, 28, 28), torch.full((2, 1, 28, 28), torch.nan), torch.full((2, 1, 28, 28), 2.0)):
+        with pytest.raises(CodecError, match="does not take these images"):
+            way(vae, images)
+
+
+def test_grey_images_cannot_be_stored_by_bits_back(vae):
+    with pytest.raises(CodecError, match="grey"):
+        compress_lossless(vae, torch.full((1, 1, 28, 28), 0.5))
+
+
+@pytest.mark.parametrize("step", [0, -1, math.nan, math.inf, "0.5"])
+def test_a_senseless_step_is_refused(vae, bits, step):
+    with pytest.raises(CodecError, match="positive number"):
+        compress(vae, bits[1][:2], step=step)
+
+
+def test_numbers_that_get_too_large_are_refused():
+    with pytest.raises(CodecError, match="larger step"):
+        pack(torch.full((3, 2), 1e5), 0.5)
+    with pytest.raises(CodecError, match="larger step"):
+        pack(torch.full((3, 2), torch.nan), 0.5)
+
+
+def test_bits_back_needs_distributions(bits):
+    with pytest.raises(CodecError, match="Autoencoder"):
+        compress_lossless(Autoencoder(3), bits[1][:2])
