@@ -104,10 +104,8 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
 def _descriptions(notebook: nbformat.NotebookNode) -> list[str]:
     """The alt text of each figure, in order."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    shown = (
-        (kind, output) for output in outputs for kind in ("image/png", "image/gif") if kind in output.get("data", {})
-    )
-    return [output.metadata.get(kind, {}).get("alt", "") for kind, output in shown]
+    figures = (output for output in outputs if "image/png" in output.get("data", {}))
+    return [output.metadata.get("image/png", {}).get("alt", "") for output in figures]
 
 
 def _write_page(notebook: nbformat.NotebookNode, folder: str, path: Path) -> None:
