@@ -16,7 +16,7 @@ from vae_utils.corruption import AnyOf, DropPixels, EraseBlock
 from vae_utils.data import load
 from vae_utils.model import VAE
 
-LINE = ["-m", "vae_utils.train", "--latent-dim", "4"]
+LINE = ["-m", "vae_utils.train", "--latent-dim", "4", "--epochs", "1"]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *LINE]
 
 
@@ -148,7 +148,7 @@ def process_of_rank(rank, marker):
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process to kill in /proc")
 def test_a_killed_process_ends_the_job_with_a_usable_checkpoint(tmp_path):
-    root, line = Path(train.__file__).parent.parent, [*TORCHRUN, "--epochs", "6"]
+    root, line = Path(train.__file__).parent.parent, [*TORCHRUN, "--epochs", "3"]
     options = {
         "env": environment(tmp_path),
         "cwd": root,
@@ -168,6 +168,6 @@ def test_a_killed_process_ends_the_job_with_a_usable_checkpoint(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
     [checkpoint] = tmp_path.glob("*.checkpoint")
     done = len(torch.load(checkpoint, weights_only=True)["epochs"])
-    again = run([*LINE, "--epochs", "6"], tmp_path)
-    assert 1 <= done < 72 and "72 epochs, 1 process(es)" in again.stdout, again.stderr[-2000:]
+    again = run([*LINE, "--epochs", "3"], tmp_path)
+    assert 1 <= done < 36 and "36 epochs, 1 process(es)" in again.stdout, again.stderr[-2000:]
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
