@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
@@ -101,10 +102,13 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
     return re.sub(r'href="([\w./-]*\d\d_\w+)\.ipynb', r'href="\1.html', text)
 
 
+def _outputs(notebook: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
+    return (output for cell in notebook.cells for output in cell.get("outputs", []))
+
+
 def _descriptions(notebook: nbformat.NotebookNode) -> list[str]:
     """The alt text of each figure, in order."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    figures = (output for output in outputs if "image/png" in output.get("data", {}))
+    figures = (output for output in _outputs(notebook) if "image/png" in output.get("data", {}))
     return [output.metadata.get("image/png", {}).get("alt", "") for output in figures]
 
 
@@ -138,7 +142,7 @@ def refresh(paths: list[Path]) -> None:
 def named_figures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     """The file of each figure (`<name>.png`) and animation (`<name>.gif`) that was shown with a name."""
     found = {}
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+    for output in _outputs(notebook):
         metadata = output.get("metadata", {})
         if name := metadata.get("image/png", {}).get("name"):
             found[f"{name}.png"] = base64.b64decode(output.data["image/png"])

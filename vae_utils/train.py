@@ -129,7 +129,7 @@ def _train(asked: argparse.Namespace) -> None:
         epochs=epochs_for(data.train_images, asked.epochs),
         **options,
     )
-    losses = evaluate(model, data.test_images, corrupt=corrupt, beta=asked.beta or 1.0)
+    losses = evaluate(model, data.test_images, corrupt=corrupt, beta=options.get("beta", 1.0))
     if processes.rank() == 0:
         print(
             f"{data.title}, {len(history.epochs)} epochs, {processes.count()} process(es): test loss {losses.loss:.2f} nats an "
