@@ -4,8 +4,6 @@ A small generative adversarial network (Goodfellow et al. 2014, "Generative Adve
 halves of the series' VAE: the decoder is the generator, the encoder's layers with a single output are the discriminator.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -13,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_utils import settings
+from vae_utils import cache, settings
 from vae_utils.model import Autoencoder, check_images
-from vae_utils.training import _CODE, History, _autocast, _fingerprint, _load, _save, seeded
+from vae_utils.training import CODE, History, autocast, found_or_trained, seeded
 
 PENALTY_EVERY = 4  # steps
 
@@ -112,7 +110,8 @@ def fit_gan(
         generator.to(device).train()
         generator.set_output_bias(images.mean())
         optimizers = [
-            torch.optim.Adam(net.parameters(), peak_lr, betas=(0.5, 0.99)) for net in (generator, discriminator)
+            torch.optim.Adam(net.parameters(), peak_lr, betas=(0.5, 0.99), fused=True)
+            for net in (generator, discriminator)
         ]
         schedules = [
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1, 2 - 2 * step / steps)) for o in optimizers
@@ -143,7 +142,7 @@ def _step(
     penalty: float,
 ) -> Tensor:
     """One step of both networks; the two losses."""
-    with _autocast(generator, real.device):
+    with autocast(generator, real.device):
         logits = generator.decode_logits(torch.randn(len(real), generator.latent_dim, device=real.device))
         fake = torch.sigmoid(logits.float())
         on_real, on_fake = discriminator(torch.cat([real, fake.detach()])).float().chunk(2)
@@ -151,7 +150,7 @@ def _step(
     _update(optimizers[1], loss_d)
     if penalty:  # dear, so seldom, and as a step of its own
         _update(optimizers[1], penalty * gradient_penalty(discriminator, real))
-    with _autocast(generator, real.device):
+    with autocast(generator, real.device):
         loss_g = generator_loss(discriminator(fake).float())
     _update(optimizers[0], loss_g)
     return torch.stack([loss_d.detach(), loss_g.detach()])
@@ -164,7 +163,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 # what shapes a trained generator besides the code of the other modules
-_OWN_CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+_OWN_CODE = cache.digest(Path(__file__).read_bytes())
 
 
 def fit_or_load_gan(
@@ -178,14 +177,11 @@ def fit_or_load_gan(
     with seeded(seed):
         generator = Generator(latent_dim)
     shaping = {key: value for key, value in options.items() if key not in ("progress", "label")}
-    recipe = {"gan": latent_dim, "options": shaping, "seed": seed, "data": _fingerprint({"": images})}
-    key = json.dumps(recipe | {"code": [_CODE, _OWN_CODE]}, sort_keys=True)
-    path = settings.cache_dir() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    history = _load(path, key, generator)
-    if history is None:
-        history = fit_gan(generator, images, seed=seed, label=name, **options)
-        _save(path, key, generator, history)
-    generator.to(settings.device()).eval()
+    recipe = {"gan": latent_dim, "options": shaping, "seed": seed, "data": cache.fingerprint({"": images})}
+    recipe["code"] = [CODE, _OWN_CODE]
+    history = found_or_trained(
+        generator, recipe, name, lambda path: fit_gan(generator, images, seed=seed, label=name, **options)
+    )
     return generator, history
 
 

@@ -1,6 +1,5 @@
 """How is a model fitted, watched, interrupted, saved and found again?"""
 
-import hashlib
 import inspect
 import io
 import json
@@ -10,13 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_utils import processes, settings
+from vae_utils import cache, processes, settings
 from vae_utils.corruption import Corrupted, with_mask_channel
 from vae_utils.files import write_atomically
 from vae_utils.model import Autoencoder
@@ -63,8 +60,9 @@ def epochs_for(images: Tensor, epochs: int) -> int:
     return epochs if len(images) >= 20_000 else 12 * epochs
 
 
-def _autocast(model: Autoencoder, device: torch.device):
-    """bfloat16 for the convolutional network where the processor multiplies it natively (half the time); else float32."""
+def autocast(model: Autoencoder, device: torch.device) -> torch.autocast:
+    """What to compute in: bfloat16 for the convolutional network where the processor multiplies it natively, which takes half
+    the time; else float32."""
     if device.type == "cpu":
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     else:
@@ -161,7 +159,7 @@ def fit(
             f"batch_size is {batch_size}; give a multiple of the {processes.count()} processes that share it."
         )
     steps = len(images) // batch_size
-    optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps, cycle_momentum=False)
     history = History()
     network = processes.parallel(_Loss(model))
@@ -182,7 +180,7 @@ def fit(
                     known = None if observed is None else observed[batch]
                     targets = images[batch]
                     inputs = _network_input(model, targets, known, corrupt)
-                    with _autocast(model, device):
+                    with autocast(model, device):
                         recon, kl = network(inputs, targets, known)
                     loss = (recon + beta * kl).mean()
                     optimizer.zero_grad(set_to_none=True)
@@ -191,9 +189,8 @@ def fit(
                     schedule.step()
                     sums += torch.stack([loss.detach(), recon.detach().mean(), kl.detach().mean()])
                     bar.update()
-                    if (
-                        step % 25 == 24 or step + 1 == steps
-                    ):  # reading a number makes an accelerator wait: not every step
+                    # reading a number makes an accelerator wait: not every step
+                    if step % 25 == 24 or step + 1 == steps:
                         means = dict(
                             zip(("loss", "recon", "kl"), processes.mean(sums / (step + 1)).tolist(), strict=True)
                         )
@@ -303,45 +300,38 @@ def fit_or_load(
     seed = settings.seed() if seed is None else seed
     with seeded(seed):
         model = make_model()
-    key = _cache_key(model, images, seed, options)
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    path = settings.cache_dir() / f"{name}-{digest[:16]}.safetensors"
-    history = processes.from_first(_load(path, key, model) if processes.rank() == 0 else None)
-    if history is None:
+    recipe = _recipe(model, images, seed, options)
+
+    def train(path: Path) -> History:
         checkpoint = path.with_suffix(".checkpoint") if resume else None
-        history = fit(model, images, seed=seed, label=name, checkpoint=checkpoint, **options)
-        if not history.interrupted and processes.rank() == 0:
-            _save(path, key, model, history)
-    model.to(settings.device()).eval()
-    for value in model.state_dict().values():
-        processes.from_first(value)  # one that the first process has found is everybody's
-    return model, history
+        return fit(model, images, seed=seed, label=name, checkpoint=checkpoint, **options)
+
+    return model, found_or_trained(model, recipe, name, train)
 
 
-def _cache_key(model: nn.Module, images: Tensor, seed: int, options: dict) -> str:
+def _recipe(model: nn.Module, images: Tensor, seed: int, options: dict) -> dict:
+    """All that shapes the result of `fit`, for the cache key."""
+
     def describe(value: object) -> object:
         if isinstance(value, Tensor):
-            return _fingerprint({"": value})
+            return cache.fingerprint({"": value})
         text = repr(value)
         if " at 0x" in text:
             raise ValueError(f"{text} cannot be part of a cache key; give an object whose repr says what it does.")
         return text
 
     shapes = {key: value for key, value in options.items() if key not in ("progress", "label")}
-    return json.dumps(
-        {
-            "model": repr(model),
-            "latent_dim": model.latent_dim,
-            "likelihood": model.likelihood,
-            "source": _own_source(model),
-            "defaults": str(inspect.signature(fit)),
-            "options": {key: describe(value) for key, value in sorted(shapes.items())},
-            "data": describe(images),
-            "seed": seed,
-            "code": _CODE,
-        },
-        sort_keys=True,
-    )
+    return {
+        "model": repr(model),
+        "latent_dim": model.latent_dim,
+        "likelihood": model.likelihood,
+        "source": _own_source(model),
+        "defaults": str(inspect.signature(fit)),
+        "options": {key: describe(value) for key, value in sorted(shapes.items())},
+        "data": describe(images),
+        "seed": seed,
+        "code": CODE,
+    }
 
 
 def _own_source(model: nn.Module) -> dict[str, list[str]]:
@@ -357,56 +347,30 @@ def _own_source(model: nn.Module) -> dict[str, list[str]]:
     }
 
 
-def _sha256(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
 # Read when the module is imported: whoever edits these files while a kernel runs must not have old results kept as new ones.
-_CODE = _sha256(*(Path(__file__).with_name(f"{part}.py").read_bytes() for part in ("model", "training", "corruption")))
+CODE = cache.digest(
+    *(Path(__file__).with_name(f"{part}.py").read_bytes() for part in ("model", "training", "corruption"))
+)
 
 
-def _fingerprint(tensors: dict[str, Tensor]) -> str:
-    parts = []
-    for name, tensor in sorted(tensors.items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        parts += [f"{name}{array.dtype}{array.shape}".encode(), memoryview(array.reshape(-1)).cast("B")]
-    return _sha256(*parts)
+def found_or_trained(model: nn.Module, recipe: dict, name: str, train: Callable[[Path], History]) -> History:
+    """The history of `model`, which is filled from the cache if `recipe` was trained before, else by `train` and kept.
 
-
-def _save(path: Path, key: str, model: nn.Module, history: History) -> None:
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {"key": key, "history": json.dumps(history.epochs), "sha256": _fingerprint(state)}
-    try:
-        write_atomically(path, safetensors.torch.save(state, metadata))
-    except OSError as error:
-        print(
-            f"The trained model could not be kept in {path.parent} ({error.strerror}); it will be trained again next time."
-        )
-
-
-def _load(path: Path, key: str, model: nn.Module) -> History | None:
-    """Fill `model` from `path` and return its history; None, with a sentence if there is a file, when it cannot be trusted."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        print(f"The cached model {path.name} cannot be read ({error.strerror}); training anew.")
-        return None
-    try:
-        state = safetensors.torch.load(data)
-        header_length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]
-        if metadata["key"] != key:
-            raise ValueError("it was made by other code, data or settings")
-        if metadata["sha256"] != _fingerprint(state):
-            raise ValueError("its weights are damaged")
-        history = History(json.loads(metadata["history"]))
-        model.load_state_dict(state)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        print(f"The cached model {path.name} is not what its name promises ({error}); training anew.")
-        return None
+    Args:
+        recipe: everything that shapes the result, to be written as JSON.
+        name: a readable beginning for the file's name.
+        train: trains `model` in place; given the path it will be kept at.
+    """
+    key = json.dumps(recipe, sort_keys=True)
+    path = settings.cache_dir() / f"{name}-{cache.digest(key.encode())[:16]}.safetensors"
+    epochs = processes.from_first(cache.load(path, key, model) if processes.rank() == 0 else None)
+    if epochs is not None:
+        history = History(epochs)
+    else:
+        history = train(path)
+        if not history.interrupted and processes.rank() == 0:
+            cache.save(path, key, model, history.epochs)
+    model.to(settings.device()).eval()
+    for value in model.state_dict().values():
+        processes.from_first(value)  # one that the first process has found is everybody's
     return history

@@ -271,8 +271,8 @@ def test_the_code_that_trained_is_in_the_key_not_what_the_files_say_now(images, 
     load(images)
     with monkeypatch.context() as edited_while_running:
         edited_while_running.setattr(Path, "read_bytes", lambda self: b"edited", raising=True)
-        assert training._CODE in training._cache_key(build(), images, 0, {})
-    monkeypatch.setattr(training, "_CODE", "another version")
+        assert training._recipe(build(), images, 0, {})["code"] == training.CODE
+    monkeypatch.setattr(training, "CODE", "another version")
     load(images)
     assert len(fits) == 2
 
