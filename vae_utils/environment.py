@@ -1,7 +1,8 @@
 """Is everything here that the notebooks need?
 
 `ready()` stands in the first cell of every notebook. On Colab it installs what is missing and leaves alone what Colab
-brings; anywhere else it says what is missing and how to get it, before an import fails half-way down.
+brings; anywhere else it says what is missing and how to get it, before an import fails half-way down. It also has the
+kernel give back the memory it no longer needs (see `memory`).
 """
 
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from vae_utils import memory
 from vae_utils.settings import project_root
 
 TOOLS = "# reading and running"  # what follows this line in requirements.txt is not imported by the notebooks
@@ -50,6 +52,7 @@ def ready(install: Callable[[list[str]], None] | None = None) -> None:
     Args: install: what to do with the missing packages; default: on Colab, pip. Raises ModuleNotFoundError, with the
     command that helps, when a package is missing anywhere else.
     """
+    memory.give_back_after_every_cell()
     absent = missing()
     if not absent:
         return

@@ -13,7 +13,6 @@
 A relative folder is taken from the project's root, wherever Python was started.
 """
 
-import ctypes
 import os
 from functools import cache
 from pathlib import Path
@@ -88,21 +87,6 @@ def limit_threads() -> int:
     return torch.get_num_threads()
 
 
-def return_freed_memory() -> bool:
-    """Give large tensors' memory back to the system when they are freed; called when this is imported.
-
-    glibc alone would keep more and more of it: each block it frees, up to 32 MB, raises the size from which on it returns
-    blocks at once. Notebook 06 then holds 150 MB more. Returns False where the C library is another, and nothing is done.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    mmap_threshold, trim_threshold = -3, -1  # from malloc.h
-    # above 8 MB a block is returned by itself; below, up to 64 MB are kept, since a training step asks for them again
-    return bool(set_option(mmap_threshold, 8 << 20) and set_option(trim_threshold, 64 << 20))
-
-
 @cache
 def device() -> torch.device:
     """CUDA where there is one, else Apple MPS, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
@@ -118,4 +102,3 @@ def device() -> torch.device:
 
 
 limit_threads()
-return_freed_memory()

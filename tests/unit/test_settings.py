@@ -47,29 +47,3 @@ def test_a_container_with_one_processor_gets_one_thread(limit):
 
 def test_a_limit_that_is_no_number_is_named():
     assert "CPU_LIMIT is 'many'; give a number" in threads_of_a_kernel("many").stderr
-
-
-HOLD_AND_FREE = """
-import torch
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
-before, small = resident(), []
-torch.empty(5_000_000)  # freed at once: 20 MB, which raises glibc's own threshold
-for _ in range(20):
-    large = torch.ones(4_000_000)
-    small.append(torch.ones(20_000))  # stays, above what is freed
-    del large
-    small.append(torch.ones(4_500_000))
-del small[1::2]
-print(resident() - before)
-"""
-
-
-@pytest.mark.skipif(not settings.return_freed_memory(), reason="the C library is not glibc")
-def test_freed_tensors_are_given_back():
-    def kept(first):
-        command = [sys.executable, "-c", first + HOLD_AND_FREE]
-        run = subprocess.run(command, capture_output=True, text=True, cwd=settings.project_root(), check=True)
-        return float(run.stdout)
-
-    assert kept("import vae_utils.settings\n") < 40 < 80 < kept("")
