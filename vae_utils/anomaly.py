@@ -85,7 +85,7 @@ def pca_error(queries: Tensor, reference: Tensor, components: int = 40) -> Tenso
     return (centred - centred @ directions @ directions.T).square().sum(1)
 
 
-def layer_features(model: VAE, images: Tensor, batch_size: int = 1000) -> dict[str, Tensor]:
+def layer_features(model: VAE, images: Tensor, batch_size: int = 250) -> dict[str, Tensor]:
     """What the convolutional encoder sees in each image at three depths, nothing trained on top.
 
     "stroke" `(N, 32)`: each map of `conv1`, averaged over the image: how strokes run, not where.

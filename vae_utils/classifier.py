@@ -92,7 +92,7 @@ def fit_classifier(
     return model.eval()
 
 
-def class_probabilities(model: Classifier, images: Tensor, batch_size: int = 1000) -> Tensor:
+def class_probabilities(model: Classifier, images: Tensor, batch_size: int = 250) -> Tensor:
     """What the classifier says of each image: probabilities `(N, classes)` that sum to 1, on the CPU.
 
     Raises ValueError for images of another shape or range than `(N, 1, 28, 28)` in [0, 1].
@@ -108,7 +108,7 @@ def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
     return float((class_probabilities(model, images).argmax(1) == labels.cpu()).float().mean())
 
 
-def image_features(model: Classifier, images: Tensor, batch_size: int = 1000) -> Tensor:
+def image_features(model: Classifier, images: Tensor, batch_size: int = 250) -> Tensor:
     """The classifier's features of each image, `(N, 64)`, on the CPU. Raises ValueError as `class_probabilities` does."""
     check_images(images)
     return in_batches(model, model.features, images, batch_size)

@@ -31,6 +31,7 @@ from vae_utils.model import Autoencoder, check_values
 
 GREY_LEVELS = 256
 PREDICTION_BINS = 128
+BATCH = 250  # images weighed at once; a thousand take 180 MB
 _BIN_EDGES = torch.linspace(-9, 9, PREDICTION_BINS - 1)  # of logit(q): most predictions are near 0 or near 1
 _FORGET = 20.0  # pixels' worth of prior in each bin of the table: a bin nobody has seen says what all pixels say
 
@@ -259,17 +260,18 @@ class Denoiser:
         Each image meets the steps of the fraction nearest to its own. Raises ValueError as `weigh` does.
         """
         noisy = to_grey_levels(noisy)
-        fraction = (
-            self.estimate_fraction(noisy) if fraction is None else _check_fraction(fraction, len(noisy)).flatten()
-        )
-        fraction = fraction.expand(len(noisy))
+        if fraction is None:
+            fraction = torch.cat([self.estimate_fraction(batch) for batch in noisy.split(BATCH)])
+        else:
+            fraction = _check_fraction(fraction, len(noisy)).flatten().expand(len(noisy))
         fitted = torch.tensor(sorted(self.steps))
         nearest = fitted[(fraction[:, None] - fitted).abs().argmin(1)]
         images, belief = torch.empty_like(noisy), torch.empty_like(noisy)
         for level, steps in self.steps.items():
-            mine = torch.isclose(nearest, torch.tensor(level))
-            if mine.any():
-                images[mine], belief[mine] = self._run(noisy[mine], fraction[mine], steps[:rounds])
+            mine = torch.isclose(nearest, torch.tensor(level)).nonzero().flatten()
+            for rows in mine.split(BATCH):
+                if len(rows):
+                    images[rows], belief[rows] = self._run(noisy[rows], fraction[rows], steps[:rounds])
         return Weighed(images, belief)
 
     def _run(self, noisy: Tensor, fraction: Tensor, steps: list[_Step]) -> Weighed:

@@ -290,11 +290,11 @@ class Imputer:
 
         Args: beta: what the model was trained with; known: bool, which pixels of `images` are known at all (default: all).
         """
-        generator, guesses = torch.Generator().manual_seed(seed), []
+        generator, guesses = torch.Generator().manual_seed(seed), torch.empty_like(images)
         for rows in torch.arange(len(images)).split(2000):
             observed = holes(images[rows], generator).observed
-            guesses.append(guess(model, images[rows], observed if known is None else observed & known[rows]))
-        return cls(model, learn_errors(truth=images, guess=torch.cat(guesses), known=known), beta)
+            guesses[rows] = guess(model, images[rows], observed if known is None else observed & known[rows])
+        return cls(model, learn_errors(truth=images, guess=guesses, known=known), beta)
 
     def fill(self, images: Tensor, observed: Tensor, *, std: bool = False, samples: int = 0, seed: int = 0) -> Filled:
         """Complete `images`; arguments, results and errors as for `condition`. Without any observed pixel: the guess."""

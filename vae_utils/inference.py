@@ -21,7 +21,7 @@ def in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], values: T
     return torch.cat([function(batch.to(device)).cpu() for batch in values.split(batch_size)])
 
 
-def encode(model: Autoencoder, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor] | Tensor:
+def encode(model: Autoencoder, images: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor] | Tensor:
     """`mu` and `logvar` of q(z|x), each `(N, latent_dim)`; for a plain autoencoder the codes alone."""
     if not isinstance(model, VAE):
         return in_batches(model, model.encode, images, batch_size)
@@ -29,12 +29,12 @@ def encode(model: Autoencoder, images: Tensor, batch_size: int = 1000) -> tuple[
     return both[:, 0], both[:, 1]
 
 
-def decode(model: Autoencoder, z: Tensor, batch_size: int = 1000) -> Tensor:
+def decode(model: Autoencoder, z: Tensor, batch_size: int = 250) -> Tensor:
     """Images in [0, 1] from codes `(N, latent_dim)`."""
     return in_batches(model, model.decode, z, batch_size)
 
 
-def reconstruct(model: Autoencoder, images: Tensor, batch_size: int = 1000) -> Tensor:
+def reconstruct(model: Autoencoder, images: Tensor, batch_size: int = 250) -> Tensor:
     """What comes back when an image is encoded and decoded, without sampling: decode(mu)."""
     codes = encode(model, images, batch_size)
     return decode(model, codes[0] if isinstance(codes, tuple) else codes, batch_size)
@@ -62,7 +62,7 @@ def log_weights(model: VAE, images: Tensor, samples: int, seed: int = 0, batch_s
         return in_batches(model, of_batch, images, batch_size)
 
 
-def elbo(model: VAE, images: Tensor, samples: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
+def elbo(model: VAE, images: Tensor, samples: int = 1, seed: int = 0, batch_size: int = 250) -> Tensor:
     """The evidence lower bound of each image, `(N,)`, in nats: E[log p(x|z)] by `samples` draws, minus the exact KL."""
     if samples < 1:
         raise ValueError(f"samples is {samples!r}; give a whole number of at least 1.")
