@@ -2,9 +2,15 @@
 
 import shutil
 
+import hypothesis
 import pytest
 
 from vae_utils import settings
+
+# The same examples every time: a test must not fail for one reader in a hundred. --hypothesis-profile=search looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("search", max_examples=1000)
+hypothesis.settings.load_profile("repeatable")
 
 
 def _loaded_mnist() -> bool:

@@ -185,7 +185,7 @@ class BlindFilter:
         sees = sees.flatten()
         gram = torch.zeros(int(sees.sum()) + 1, int(sees.sum()) + 1, dtype=torch.float64)
         moment = torch.zeros(len(gram), dtype=torch.float64)
-        for batch, target in zip(pictures.split(100), clean.split(100), strict=True):
+        for batch, target in zip(pictures.split(25), clean.split(25), strict=True):
             patches = F.unfold(batch, size, padding=size // 2)[:, sees].transpose(1, 2).flatten(0, 1)
             patches = F.pad(patches, (0, 1), value=1.0)  # the last column is for the bias
             gram += (patches.T @ patches).double()

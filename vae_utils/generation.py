@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -175,7 +176,8 @@ class GreyCurve:
             raise ValueError(f"{decoded.numel()} decoded and {real.numel()} real pixels; both sets must hold some.")
 
         def read(images: Tensor) -> Tensor:
-            values = images.flatten().sort().values
+            # NumPy's sort: torch's also makes a table of where each pixel came from, twice the size of the images
+            values = torch.from_numpy(np.sort(images.flatten().cpu().numpy()))
             return values[torch.linspace(0, len(values) - 1, quantiles, dtype=torch.float64).round().long()]
 
         return cls(read(decoded), read(real))

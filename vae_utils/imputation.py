@@ -70,7 +70,7 @@ def condition(
     std: bool = False,
     samples: int = 0,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int = 4,
 ) -> Filled:
     """Fill gaps with the conditional mean of a Gaussian given the observed pixels (Bishop 2006, eq. 2.96), clipped to [0, 1].
 

@@ -18,7 +18,14 @@ def in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], values: T
     """`function` of each batch of `values` `(N, ...)`, joined to `(N, ...)` on the CPU; it runs on the model's device."""
     device = next(model.parameters()).device
     model.eval()
-    return torch.cat([function(batch.to(device)).cpu() for batch in values.split(batch_size)])
+    whole, done = None, 0
+    for batch in values.split(batch_size):
+        part = function(batch.to(device)).cpu()
+        if whole is None:  # made at once: parts put together at the end would take the memory twice
+            whole = part.new_empty(len(values), *part.shape[1:])
+        whole[done : done + len(part)] = part
+        done += len(part)
+    return whole
 
 
 def encode(model: Autoencoder, images: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor] | Tensor:
