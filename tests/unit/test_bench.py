@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vae_utils import bench
+from vae_utils.data import ImageData
 from vae_utils.model import VAE
 from vae_utils.training import evaluate
 
@@ -44,6 +45,21 @@ def test_both_sides_are_judged_alike(images):
             return self.inner(x)
 
     assert bench.test_loss(Foreign(), images) == pytest.approx(evaluate(model, images, samples=3).loss, rel=1e-3)
+
+
+def test_a_race_times_both_sides_and_says_when_the_loss_was_not_reached(images, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SEEDS", (0,))
+    labels = torch.zeros(len(images), dtype=torch.long)
+    data = ImageData("mnist", "MNIST", ("0",), images, images, images, labels, labels, labels)
+    result = bench.race("a recipe", bench.Perceptron, bench.perceptron, data, 3, epochs=1, peak_lr=1e-6)
+    [told] = result["rounds"]
+    assert min(told.values()) > 0 and result["ratios"] == [told["recipe_s"] / told["fit_s"]]
+    assert not result["reached"] and "BUT NOT TO THE SAME LOSS" in capsys.readouterr().out
+
+
+def test_both_perceptrons_have_the_same_layers():
+    shapes = [sorted(tuple(p.shape) for p in net.parameters()) for net in (bench.Perceptron(), bench.perceptron())]
+    assert sum(torch.Size(s).numel() for s in shapes[0]) == sum(torch.Size(s).numel() for s in shapes[1])
 
 
 def test_a_spread_names_the_median_and_both_ends():
