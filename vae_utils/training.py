@@ -210,6 +210,7 @@ def fit(
             history.interrupted = True
             print(f"Interrupted in epoch {len(history.epochs) + 1} of {epochs}: the model keeps what it learnt so far.")
     model.eval()
+    optimizer.zero_grad(set_to_none=True)  # gradients take as much memory as the model, and nobody asks for them again
     if checkpoint is not None and not history.interrupted and processes.rank() == 0:
         checkpoint.unlink(missing_ok=True)
     return history

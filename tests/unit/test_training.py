@@ -189,6 +189,12 @@ def test_a_plain_autoencoder_is_fitted_by_the_same_function(images):
 # ---- the cache ----
 
 
+def test_a_trained_model_holds_no_gradients(images):
+    model = build()
+    fit(model, images, epochs=1, batch_size=32, progress=False)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def load(images, seed=0, latent_dim=2, **options):
     options = {"epochs": 1, "progress": False} | options
     return fit_or_load(lambda: VAE(latent_dim), images, name="test", seed=seed, **options)
