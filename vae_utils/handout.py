@@ -5,7 +5,6 @@ python -m vae_utils.handout use FOLDER              # on each of the others: put
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
-from vae_utils import data, settings
+from vae_utils import cache, data, settings
 from vae_utils.files import write_atomically
 
 CONTENTS = "CONTENTS.json"
@@ -80,7 +79,7 @@ def make(folder: Path, *, wheels: bool = False) -> None:
     if wheels:
         _download_wheels(folder / "wheels")
     digests = {
-        path.relative_to(folder).as_posix(): _sha256(path.read_bytes())
+        path.relative_to(folder).as_posix(): cache.digest(path.read_bytes())
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -109,7 +108,7 @@ def use(folder: Path) -> None:
         if not target.exists():
             new[target] = content
         else:
-            same = target.is_file() and _sha256(target.read_bytes()) == digest
+            same = target.is_file() and cache.digest(target.read_bytes()) == digest
             (present if same else differing).append(target)
     if damaged := [path for path in differing if targets["data"] in path.parents]:
         raise HandoutError(
@@ -175,7 +174,7 @@ def _checked(path: Path, digest: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise HandoutError(f"{path} cannot be read ({error.strerror}); copy the handout again.") from error
-    if _sha256(content) != digest:
+    if cache.digest(content) != digest:
         raise HandoutError(f"{path} is damaged; copy the handout again.")
     return content
 
@@ -185,10 +184,6 @@ def _copy(content: bytes, target: Path) -> None:
         write_atomically(target, content)
     except OSError as error:
         raise HandoutError(f"{target} could not be written: {error.strerror}.") from error
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def main() -> None:

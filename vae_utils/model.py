@@ -68,9 +68,8 @@ class Autoencoder(nn.Module):
         self.fc4 = nn.Linear(400, 64 * 7 * 7)
         self.conv2_t = nn.ConvTranspose2d(64, 32, kernel_size=3, stride=2, padding=1, output_padding=1)  # -> 32x14x14
         self.conv1_t = nn.ConvTranspose2d(32, 1, kernel_size=3, stride=2, padding=1, output_padding=1)  # -> 1x28x28
-        self.to(
-            memory_format=torch.channels_last
-        )  # the same numbers, laid out so that a CPU encodes and decodes faster
+        # the same numbers, laid out so that a CPU encodes and decodes faster
+        self.to(memory_format=torch.channels_last)
 
     def _code_parameters(self, x: Tensor) -> tuple[Tensor, ...]:
         """The `outputs_per_latent` tensors `(N, latent_dim)` the encoder gives; the input is taken on trust."""
