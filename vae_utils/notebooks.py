@@ -12,10 +12,12 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
+from jinja2 import pass_context
+from latex2mathml.converter import convert as mathml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -24,6 +26,13 @@ from vae_utils import settings
 from vae_utils.files import write_atomically
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# code is matched first, so that a dollar in it stays one
+FORMULA = re.compile(r"<(code|pre)\b.*?</\1>|\$\$(?P<display>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
+_LOG = r"<msub><mi>log</mi><mn>\d+</mn></msub>|(?<!<msub>)<mi>(?:log|ln|tanh)</mi>"
+NAMED = re.compile(rf"(?<=</m[in]>)(?={_LOG})|({_LOG})(?=<m[ifns])")
+MATH_FONTS = """<style>
+math { font-family: "Latin Modern Math", "Cambria Math", "STIX Two Math", "DejaVu Math TeX Gyre", math; }
+</style>"""
 GIF_DATA = re.compile(r'src="data:image/gif;base64,([^"]*)"')
 
 
@@ -91,12 +100,31 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def page(notebook: nbformat.NotebookNode, title: str) -> str:
-    """A notebook as one HTML page that needs no kernel: figures inside, with their alt text; other notebooks' pages linked.
+class _Exporter(HTMLExporter):
+    """nbconvert's pages with formulas in MathML, which browsers typeset themselves, where nbconvert's fetch MathJax."""
 
-    Formulas are typeset by MathJax, which the page fetches when there is a network.
+    @pass_context
+    def markdown2html(self, context, source):
+        return FORMULA.sub(_typeset, super().markdown2html(context, source))
+
+
+def _typeset(found: re.Match) -> str:
+    formula = found["display"] or found["inline"]
+    if formula is None:
+        return found[0]
+    typeset = mathml(unescape(formula), display="block" if found["display"] else "inline")
+    # MathML alone writes "2 log p" as "2logp"
+    return NAMED.sub(lambda name: f'{name[1] or ""}<mspace width="0.17em"/>', typeset)
+
+
+def page(notebook: nbformat.NotebookNode, title: str) -> str:
+    """A notebook as one HTML page that needs neither kernel nor network.
+
+    Figures are inside, with their alt text; other notebooks' pages are linked.
     """
-    text, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    text, _ = _Exporter().from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    text = re.sub(r"<script\b.*?</script>", "", text, flags=re.DOTALL)  # all of them fetch what is not used here
+    text = text.replace("</head>", f"{MATH_FONTS}</head>", 1)
     descriptions = iter(_descriptions(notebook))  # nbconvert's own template drops them
     text = re.sub('alt="No description has been provided[^"]*"', lambda _: f'alt="{escape(next(descriptions))}"', text)
     return re.sub(r'href="([\w./-]*\d\d_\w+)\.ipynb', r'href="\1.html', text)

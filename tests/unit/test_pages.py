@@ -43,6 +43,27 @@ def test_a_page_keeps_the_description_of_every_figure_and_links_to_pages():
     assert 'href="02_compression.html"' in page and 'href="https://a.org/x.ipynb"' in page
 
 
+def test_formulas_are_typeset_in_the_page_and_nothing_is_fetched_for_them():
+    text = r"With $a < b$ and\n\n$$\mathrm{KL} = \tfrac{1}{2} \log \sigma, 3 \log_2 p$$\n\nit costs `$5` and `$6`."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text.replace(r"\n", "\n"))])
+    page = notebooks.page(notebook, "formulas")
+    assert page.count("<math") == 2 and page.count('display="block"') == 1
+    assert "<mi>a</mi><mo>&lt;</mo><mi>b</mi>" in page.replace("&#x0003C;", "&lt;")
+    assert '<mi>log</mi><mspace width="0.17em"></mspace><mi>\u03c3</mi>' in page
+    base_two = "<msub><mi>log</mi><mn>2</mn></msub>"
+    assert f'<mn>3</mn><mspace width="0.17em"></mspace>{base_two}<mspace width="0.17em"></mspace><mi>p</mi>' in page
+    assert "<code>$5</code>" in page and "<code>$6</code>" in page
+    assert "<script" not in page and not re.search(r'src="https?:', page)
+
+
+@pytest.mark.parametrize("path", notebooks.find([]), ids=lambda path: path.stem)
+def test_every_formula_of_the_series_is_typeset(path):
+    page = notebooks.page(nbformat.read(path, as_version=4), path.stem)
+    prose = re.sub(r"<(code|pre|math|style)\b.*?</\1>|<img[^>]*>", "", page, flags=re.DOTALL)
+    assert "$" not in prose and "\\begin" not in prose
+    assert re.findall(r"<m[iot][^>]*>\s*\\[^<]*", page) == []  # a command that was not understood stays as it is
+
+
 def links(path):
     """The targets of all links and pictures of a text."""
     if path.suffix == ".ipynb":
