@@ -3,15 +3,17 @@
 It is a measuring instrument, not a subject of the series: its features also serve to compare sets of images.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_utils import settings
+from vae_utils import cache, settings
 from vae_utils.inference import in_batches
 from vae_utils.model import check_images
-from vae_utils.training import seeded
+from vae_utils.training import CODE, Adam, History, found_or_trained, seeded
 
 
 class Classifier(nn.Module):
@@ -49,6 +51,19 @@ class Classifier(nn.Module):
         return self.last(self.features(x))
 
 
+def _number_of_classes(images: Tensor, labels: Tensor) -> int:
+    """How many classes `labels` speak of, at least 2. Raises what `fit_classifier` promises."""
+    check_images(images)
+    if labels.shape != (len(images),) or labels.is_floating_point() or len(images) < 2:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}; expected ({len(images)},) whole numbers, "
+            "one an image, of 2 images or more."
+        )
+    if labels.min() < 0:
+        raise ValueError(f"labels go down to {int(labels.min())}; expected whole numbers from 0 up.")
+    return max(2, int(labels.max()) + 1)
+
+
 def fit_classifier(
     images: Tensor,
     labels: Tensor,
@@ -64,21 +79,14 @@ def fit_classifier(
     Adam, one-cycle learning rate. `seed` (default `settings.seed()`) fixes weights and order. Raises ValueError for images
     of another shape or range, for labels that do not go with them, and for fewer than 2 images.
     """
-    check_images(images)
-    if labels.shape != (len(images),) or labels.is_floating_point() or len(images) < 2:
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}; expected ({len(images)},) whole numbers, "
-            "one an image, of 2 images or more."
-        )
-    if labels.min() < 0:
-        raise ValueError(f"labels go down to {int(labels.min())}; expected whole numbers from 0 up.")
+    classes = _number_of_classes(images, labels)
     device = settings.device()
     images, labels = images.to(device), labels.to(device)
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
     with seeded(settings.seed() if seed is None else seed):
-        model = Classifier(max(2, int(labels.max()) + 1)).to(device).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr)
+        model = Classifier(classes).to(device).train()
+        optimizer = Adam(model.parameters(), lr=peak_lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps)
         with tqdm(total=epochs * steps, desc="classifier", disable=not progress, leave=False, unit="batch") as bar:
             for _ in range(epochs):
@@ -90,6 +98,32 @@ def fit_classifier(
                     schedule.step()
                     bar.update()
     return model.eval()
+
+
+# what shapes a trained classifier besides the code of the other modules
+_OWN_CODE = cache.digest(Path(__file__).read_bytes())
+
+
+def fit_or_load_classifier(
+    images: Tensor, labels: Tensor, *, name: str, seed: int | None = None, **options
+) -> Classifier:
+    """The classifier of `fit_classifier`: from the cache if exactly this was trained before, else trained now and kept.
+
+    As `training.fit_or_load`; `name` begins the file's name, `options` are the keyword arguments of `fit_classifier`.
+    """
+    seed = settings.seed() if seed is None else seed
+    with seeded(seed):
+        model = Classifier(_number_of_classes(images, labels))
+    shaping = {key: value for key, value in options.items() if key != "progress"}
+    recipe = {"classifier": shaping, "seed": seed, "data": cache.fingerprint({"images": images, "labels": labels})}
+    recipe["code"] = [CODE, _OWN_CODE]
+
+    def train(path: Path) -> History:
+        model.load_state_dict(fit_classifier(images, labels, seed=seed, **options).state_dict())
+        return History()
+
+    found_or_trained(model, recipe, name, train)
+    return model
 
 
 def class_probabilities(model: Classifier, images: Tensor, batch_size: int = 250) -> Tensor:

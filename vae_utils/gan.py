@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from vae_utils import cache, settings
 from vae_utils.model import Autoencoder, check_images
-from vae_utils.training import CODE, History, autocast, found_or_trained, seeded
+from vae_utils.training import CODE, Adam, History, autocast, found_or_trained, seeded
 
 PENALTY_EVERY = 4  # steps
 
@@ -110,8 +110,7 @@ def fit_gan(
         generator.to(device).train()
         generator.set_output_bias(images.mean())
         optimizers = [
-            torch.optim.Adam(net.parameters(), peak_lr, betas=(0.5, 0.99), fused=True)
-            for net in (generator, discriminator)
+            Adam(net.parameters(), peak_lr, betas=(0.5, 0.99), fused=True) for net in (generator, discriminator)
         ]
         schedules = [
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1, 2 - 2 * step / steps)) for o in optimizers
@@ -198,7 +197,7 @@ def find_codes(
     images = images.to(device)
     with seeded(seed):
         codes = torch.randn(tries, len(images), model.latent_dim, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([codes], lr)
+    optimizer = Adam([codes], lr)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         _squared_errors(model, codes, images).sum().backward(inputs=[codes])

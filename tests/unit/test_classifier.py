@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from vae_utils.classifier import Classifier, accuracy, class_probabilities, fit_classifier, image_features
+from vae_utils import classifier, settings
+from vae_utils.classifier import (
+    Classifier,
+    accuracy,
+    class_probabilities,
+    fit_classifier,
+    fit_or_load_classifier,
+    image_features,
+)
 
 
 def bars(n, seed=0):
@@ -59,6 +67,31 @@ def test_the_same_seed_gives_the_same_classifier_and_leaves_other_random_numbers
     assert not torch.equal(first, other)
 
 
+def test_a_classifier_is_trained_once_for_each_recipe_and_is_the_one_that_fit_classifier_gives(monkeypatch):
+    trained = []
+
+    def counted(*arguments, **options):
+        trained.append(options)
+        return fit_classifier(*arguments, **options)
+
+    monkeypatch.setattr(classifier, "fit_classifier", counted)
+    images, labels = bars(64)
+    options = {"epochs": 1, "batch_size": 32, "seed": 0, "progress": False}
+    torch.manual_seed(3)
+    first, after = fit_or_load_classifier(images, labels, name="c", **options), torch.rand(1)
+    torch.manual_seed(3)
+    again, later = fit_or_load_classifier(images, labels, name="c", **options), torch.rand(1)
+    direct = fit_classifier(images, labels, **options)
+    assert len(trained) == 1 and torch.equal(after, later)
+    for model in (first, again):
+        assert not model.training
+        assert torch.equal(class_probabilities(model, images), class_probabilities(direct, images))
+    for other in ({"seed": 1}, {"epochs": 2}):
+        fit_or_load_classifier(images, labels, name="c", **(options | other))
+    fit_or_load_classifier(images, 1 - labels, name="c", **options)
+    assert len(trained) == 4 and len(list(settings.cache_dir().glob("c-*.safetensors"))) == 4
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
@@ -73,6 +106,8 @@ def test_the_same_seed_gives_the_same_classifier_and_leaves_other_random_numbers
 def test_bad_training_data_are_refused_in_words(images, labels, words):
     with pytest.raises(ValueError, match=words):
         fit_classifier(images, labels, progress=False)
+    with pytest.raises(ValueError, match=words):
+        fit_or_load_classifier(images, labels, name="bad")
 
 
 def test_a_wrong_number_of_labels_or_classes_is_refused(trained):

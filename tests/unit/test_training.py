@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import nn
 from vae_utils import files, settings, training
 from vae_utils.corruption import DropPixels, ReplacePixels
 from vae_utils.model import VAE, Autoencoder, loss_function
-from vae_utils.training import evaluate, fit, fit_or_load, seeded
+from vae_utils.training import Adam, evaluate, fit, fit_or_load, seeded
 
 
 @pytest.fixture
@@ -55,6 +57,38 @@ def test_the_same_seed_gives_the_same_weights_to_the_last_bit_and_another_does_n
         runs.append(weights(model))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_adam_takes_the_steps_of_torchs_adam_to_the_last_bit(images, fused):
+    ends = []
+    for kind in (Adam, torch.optim.Adam):
+        layer = nn.Linear(784, 3)
+        nn.init.ones_(layer.weight), nn.init.ones_(layer.bias)
+        optimizer = kind(layer.parameters(), lr=1e-2, betas=(0.5, 0.99), fused=fused)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=8, cycle_momentum=False)
+        for batch in images.split(32):
+            layer(batch.flatten(1)).square().mean().backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+        assert layer.weight.grad is None
+        ends.append(weights(layer))
+    assert torch.equal(*ends) and not torch.equal(ends[0], torch.ones_like(ends[0]))
+
+
+def test_training_does_not_load_the_compiler_that_it_does_not_use():
+    program = """
+import sys, torch
+from vae_utils import classifier, gan, model, training
+x = torch.rand(64, 1, 28, 28)
+training.fit(model.VAE(2), x, epochs=1, progress=False)
+gan.fit_gan(gan.Generator(2), x, steps=1, batch_size=64, progress=False)
+classifier.fit_classifier(x, torch.arange(64) % 10, epochs=1, progress=False)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    folder = Path(training.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
 
 
 def test_training_leaves_the_global_random_state_and_the_images_alone(images):
