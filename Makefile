@@ -20,7 +20,7 @@ help:
 	@echo "make bench       how fast, beside well-known recipes (PARTS=\"training speed\" for some)"
 	@echo "make badges      writes the links to Colab and Binder, from the git remote"
 	@echo "make notebooks   execute in place on MNIST: the outputs that are committed"
-	@echo "make reference   measure the reference results: seeds 0, 1, 2 on both data sets"
+	@echo "make reference   measure the reference results: three seeds on MNIST, five on the digits"
 	@echo "make stick STICK=folder       data, trained models, the series (WHEELS=1: packages, too) to hand round"
 	@echo "make from-stick STICK=folder  puts data and models from there in place; packages, too, without a network"
 	@echo "make lint        ruff"
