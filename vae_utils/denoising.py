@@ -320,9 +320,9 @@ class LinearFilter:
         if len(clean) < 2:
             raise ValueError(f"clean holds {len(clean)} image(s); a covariance needs at least 2.")
         mean, second_moment = 0.0, 0.0
-        for batch in clean.flatten(1).split(5000):  # in parts: 55,000 images in double precision take 345 MB
-            x = batch.double()
-            mean, second_moment = mean + x.sum(0) / len(clean), second_moment + x.T @ x / len(clean)
+        for x in clean.flatten(1).split(1000):  # single precision is enough for a thousand images, not for all
+            mean = mean + x.sum(0).double() / len(clean)
+            second_moment = second_moment + (x.T @ x).double() / len(clean)
         covariance, square = second_moment - mean.outer(mean), second_moment.diagonal()
         noisy_mean = (1 - r) * mean + r / 2
         noisy_covariance = (1 - r) ** 2 * covariance
