@@ -263,20 +263,18 @@ def peak_memory(command: list[str], variables: dict[str, str]) -> tuple[float, f
 
 
 def all_notebooks(data: ImageData) -> dict:
-    """(f): wall time and peak memory of every notebook's kernel, from scratch and with every model in the cache."""
+    """(f): wall time and largest kernel of each notebook by itself and of `make run`, from scratch and with a full cache."""
     import tempfile
 
     figures: dict = {}
-    with tempfile.TemporaryDirectory() as cache:
-        variables = {"VAE_CACHE_DIR": cache, "VAE_DATASET": data.name}
-        for kind in ("cold", "warm"):
-            for path in notebooks.find([]):
-                command = [sys.executable, "-m", "vae_utils.notebooks", "run", path.stem]
-                figures.setdefault(path.stem, {})[kind] = peak_memory(command, variables)
-                elapsed, peak = figures[path.stem][kind]
-                print(f"{path.stem}, {kind}: {elapsed:.0f} s, {peak:.0f} MiB", flush=True)
-            total = sum(times[kind][0] for times in figures.values())
-            print(f"all, {kind}: {total / 60:.1f} minutes", flush=True)
+    for path in [*notebooks.find([]), None]:
+        name, chosen = ("make run", []) if path is None else (path.stem, [path.stem])
+        command = [sys.executable, "-m", "vae_utils.notebooks", "run", *chosen]
+        with tempfile.TemporaryDirectory() as cache:
+            variables = {"VAE_CACHE_DIR": cache, "VAE_DATASET": data.name}
+            for kind in ("cold", "warm"):
+                elapsed, peak = figures.setdefault(name, {})[kind] = peak_memory(command, variables)
+                print(f"{name}, {kind}: {elapsed:.0f} s, {peak:.0f} MiB", flush=True)
     return figures
 
 

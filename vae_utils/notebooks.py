@@ -1,6 +1,6 @@
 """How are the notebooks run, and how are their committed outputs made?
 
-python -m vae_utils.notebooks run                 # execute all, HTML pages into build/
+python -m vae_utils.notebooks run                 # execute all, HTML pages into build/ (--jobs 1: one after the other)
 python -m vae_utils.notebooks refresh 01          # execute in place on MNIST: the outputs that are committed
 python -m vae_utils.notebooks html                # pages of what is committed, nothing executed, into build/html/
 """
@@ -12,10 +12,12 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from html import escape, unescape
 from pathlib import Path
 
 import nbformat
+import psutil
 from jinja2 import pass_context
 from latex2mathml.converter import convert as mathml
 from nbclient import NotebookClient
@@ -23,8 +25,11 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from vae_utils import settings
+from vae_utils.data import load
 from vae_utils.files import write_atomically
 
+# How they are begun when two run at a time: the longest first, but 01, whose model others load, before all.
+ORDER = ("01", "02", "06", "03", "04", "05")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # code is matched first, so that a dollar in it stays one
 FORMULA = re.compile(r"<(code|pre)\b.*?</\1>|\$\$(?P<display>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
@@ -48,9 +53,10 @@ def find(prefixes: list[str]) -> list[Path]:
     return [path for path in every if not prefixes or path.name.startswith(tuple(prefixes))]
 
 
-def execute(path: Path, cell_timeout: float = 600) -> nbformat.NotebookNode:
+def execute(path: Path, cell_timeout: float = 600, threads: int | None = None) -> nbformat.NotebookNode:
     """Run a notebook from the top in a fresh kernel, saying which cell is on; returns it with its outputs.
 
+    With `threads` it has that many to itself, beside other notebooks, and is announced when it has ended.
     Raises nbclient's CellExecutionError when a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
@@ -59,7 +65,7 @@ def execute(path: Path, cell_timeout: float = 600) -> nbformat.NotebookNode:
 
     def say(cell, cell_index):
         nonlocal done
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and threads is None:
             done += 1
             print(f"\r{path.stem}: cell {done} of {code_cells}", end="", flush=True)
 
@@ -75,9 +81,10 @@ def execute(path: Path, cell_timeout: float = 600) -> nbformat.NotebookNode:
         extra_arguments=["--log-level=40"],  # a kernel's own warnings are not the reader's business
     )
     try:
-        client.execute()
+        client.execute(**({} if threads is None else {"env": os.environ | {"CPU_LIMIT": str(threads)}}))
     finally:
-        print(f" ({time.perf_counter() - started:.0f} s)", flush=True)
+        name = "" if threads is None else path.stem
+        print(f"{name} ({time.perf_counter() - started:.0f} s)", flush=True)
     return notebook
 
 
@@ -146,10 +153,33 @@ def _write_page(notebook: nbformat.NotebookNode, folder: str, path: Path) -> Non
     print(f"  -> {target.relative_to(settings.project_root())}")
 
 
-def run(paths: list[Path]) -> None:
-    """Execute each notebook and write the result as an HTML page into build/."""
-    for path in paths:
-        _write_page(normalise(execute(path)), "", path)
+def jobs_that_fit() -> int:
+    """How many notebooks to run at a time: two, where there are two processors and 4 GB of free memory for them.
+
+    Small networks and most measuring hardly gain from a second processor: two notebooks with one each are done sooner.
+    """
+    return 2 if settings.limit_threads() > 1 and psutil.virtual_memory().available > 4 << 30 else 1
+
+
+def run(paths: list[Path], jobs: int | None = None) -> None:
+    """Execute each notebook and write the result as an HTML page into build/, `jobs` at a time (default: as many as fit)."""
+    jobs = min(jobs or jobs_that_fit(), len(paths))
+    threads = None if jobs == 1 else max(1, settings.limit_threads() // jobs)
+
+    def one(path: Path) -> None:
+        _write_page(normalise(execute(path, threads=threads)), "", path)
+
+    if jobs > 1:
+        load()  # so that the data are fetched once, not by everybody
+        paths = sorted(paths, key=lambda path: (*ORDER, path.name[:2]).index(path.name[:2]))
+    with ThreadPoolExecutor(jobs) as pool:
+        begun = [pool.submit(one, path) for path in paths]
+        try:
+            for ended in as_completed(begun):
+                ended.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def html(paths: list[Path]) -> None:
@@ -183,11 +213,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vae_utils.notebooks", description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["run", "refresh", "html"])
     parser.add_argument("notebooks", nargs="*", help="beginnings of names, such as 01; all when none is given")
+    parser.add_argument("--jobs", type=int, help="run: how many at a time; as many as fit, two at most, if not given")
     arguments = parser.parse_args()
+    if arguments.jobs is not None and (arguments.jobs < 1 or arguments.action != "run"):
+        parser.error("--jobs wants a whole number of at least 1, and goes with run alone.")
     if arguments.action == "refresh":
         os.environ["VAE_DATASET"] = "mnist"  # committed outputs come from MNIST, or not at all
     try:
-        {"run": run, "refresh": refresh, "html": html}[arguments.action](find(arguments.notebooks))
+        paths = find(arguments.notebooks)
+        if arguments.action == "run":
+            run(paths, arguments.jobs)
+        else:
+            {"refresh": refresh, "html": html}[arguments.action](paths)
     except CellExecutionError as error:
         sys.exit(f"\n{error}")
 
