@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vae_utils import cache, settings
 from vae_utils.inference import in_batches
 from vae_utils.model import check_images
-from vae_utils.training import CODE, Adam, History, found_or_trained, seeded
+from vae_utils.training import Adam, History, found_or_trained, recipe_of, seeded
 
 
 class Classifier(nn.Module):
@@ -114,9 +114,7 @@ def fit_or_load_classifier(
     seed = settings.seed() if seed is None else seed
     with seeded(seed):
         model = Classifier(_number_of_classes(images, labels))
-    shaping = {key: value for key, value in options.items() if key != "progress"}
-    recipe = {"classifier": shaping, "seed": seed, "data": cache.fingerprint({"images": images, "labels": labels})}
-    recipe["code"] = [CODE, _OWN_CODE]
+    recipe = recipe_of("classifier", options, seed, {"images": images, "labels": labels}, _OWN_CODE)
 
     def train(path: Path) -> History:
         model.load_state_dict(fit_classifier(images, labels, seed=seed, **options).state_dict())

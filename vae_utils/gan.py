@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from vae_utils import cache, settings
 from vae_utils.model import Autoencoder, check_images
-from vae_utils.training import CODE, Adam, History, autocast, found_or_trained, seeded
+from vae_utils.training import Adam, History, autocast, found_or_trained, recipe_of, seeded
 
 PENALTY_EVERY = 4  # steps
 
@@ -130,6 +130,7 @@ def fit_gan(
                     bar.set_postfix({name: f"{value:.2f}" for name, value in means.items()}, refresh=False)
                     sums.zero_()
     generator.eval()
+    generator.zero_grad(set_to_none=True)  # as in `fit`
     return history
 
 
@@ -175,9 +176,7 @@ def fit_or_load_gan(
     seed = settings.seed() if seed is None else seed
     with seeded(seed):
         generator = Generator(latent_dim)
-    shaping = {key: value for key, value in options.items() if key not in ("progress", "label")}
-    recipe = {"gan": latent_dim, "options": shaping, "seed": seed, "data": cache.fingerprint({"": images})}
-    recipe["code"] = [CODE, _OWN_CODE]
+    recipe = recipe_of({"gan": latent_dim}, options, seed, {"images": images}, _OWN_CODE)
     history = found_or_trained(
         generator, recipe, name, lambda path: fit_gan(generator, images, seed=seed, label=name, **options)
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from html import escape, unescape
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from vae_utils import settings
-from vae_utils.data import load
 from vae_utils.files import write_atomically
 
 # How they are begun when two run at a time: the longest first, but 01, whose model others load, before all.
@@ -81,7 +81,7 @@ def execute(path: Path, cell_timeout: float = 600, threads: int | None = None) -
         extra_arguments=["--log-level=40"],  # a kernel's own warnings are not the reader's business
     )
     try:
-        client.execute(**({} if threads is None else {"env": os.environ | {"CPU_LIMIT": str(threads)}}))
+        client.execute(env=os.environ | ({} if threads is None else {"CPU_LIMIT": str(threads)}))
     finally:
         name = "" if threads is None else path.stem
         print(f"{name} ({time.perf_counter() - started:.0f} s)", flush=True)
@@ -170,6 +170,8 @@ def run(paths: list[Path], jobs: int | None = None) -> None:
         _write_page(normalise(execute(path, threads=threads)), "", path)
 
     if jobs > 1:
+        from vae_utils.data import load  # takes a second to import, and nothing else here needs it
+
         load()  # so that the data are fetched once, not by everybody
         paths = sorted(paths, key=lambda path: (*ORDER, path.name[:2]).index(path.name[:2]))
     with ThreadPoolExecutor(jobs) as pool:
@@ -220,11 +222,8 @@ def main() -> None:
     if arguments.action == "refresh":
         os.environ["VAE_DATASET"] = "mnist"  # committed outputs come from MNIST, or not at all
     try:
-        paths = find(arguments.notebooks)
-        if arguments.action == "run":
-            run(paths, arguments.jobs)
-        else:
-            {"refresh": refresh, "html": html}[arguments.action](paths)
+        action = {"run": partial(run, jobs=arguments.jobs), "refresh": refresh, "html": html}[arguments.action]
+        action(find(arguments.notebooks))
     except CellExecutionError as error:
         sys.exit(f"\n{error}")
 

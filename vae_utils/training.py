@@ -332,14 +332,13 @@ def _recipe(model: nn.Module, images: Tensor, seed: int, options: dict) -> dict:
             raise ValueError(f"{text} cannot be part of a cache key; give an object whose repr says what it does.")
         return text
 
-    shapes = {key: value for key, value in options.items() if key not in ("progress", "label")}
     return {
         "model": repr(model),
         "latent_dim": model.latent_dim,
         "likelihood": model.likelihood,
         "source": _own_source(model),
         "defaults": str(inspect.signature(fit)),
-        "options": {key: describe(value) for key, value in sorted(shapes.items())},
+        "options": {key: describe(value) for key, value in sorted(_shaping(options).items())},
         "data": describe(images),
         "seed": seed,
         "code": CODE,
@@ -363,6 +362,26 @@ def _own_source(model: nn.Module) -> dict[str, list[str]]:
 CODE = cache.digest(
     *(Path(__file__).with_name(f"{part}.py").read_bytes() for part in ("model", "training", "corruption"))
 )
+
+
+def _shaping(options: dict) -> dict:
+    return {key: value for key, value in options.items() if key not in ("progress", "label")}
+
+
+def recipe_of(kind: object, options: dict, seed: int, data: dict[str, Tensor], own_code: str) -> dict:
+    """For `found_or_trained`: all that shapes what another module trains.
+
+    Args:
+        kind: what is trained, as JSON; options: the keyword arguments of its training; data: its tensors by name;
+            own_code: digest of that module's file, read when it is imported (see `CODE`).
+    """
+    return {
+        "kind": kind,
+        "options": _shaping(options),
+        "seed": seed,
+        "data": cache.fingerprint(data),
+        "code": [CODE, own_code],
+    }
 
 
 def found_or_trained(model: nn.Module, recipe: dict, name: str, train: Callable[[Path], History]) -> History:

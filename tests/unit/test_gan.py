@@ -110,6 +110,12 @@ def test_a_trained_gan_is_kept_and_found_again_and_another_recipe_is_another_gan
     assert len(trained) == 4 and len(list(settings.cache_dir().glob("g-*.safetensors"))) == 4
 
 
+def test_a_trained_generator_holds_no_gradients():
+    generator = Generator(2)
+    fit_gan(generator, squares(64), steps=2, batch_size=32, progress=False)
+    assert all(parameter.grad is None for parameter in generator.parameters())
+
+
 def test_codes_are_found_for_images_that_the_model_can_draw():
     with seeded(0):
         generator = Generator(3)

@@ -36,7 +36,7 @@ def fake(monkeypatch):
         seen.fetched += 1
 
     monkeypatch.setattr(notebooks, "execute", execute)
-    monkeypatch.setattr(notebooks, "load", load)
+    monkeypatch.setattr("vae_utils.data.load", load)
     monkeypatch.setattr(notebooks, "_write_page", lambda notebook, folder, path: seen.written.append(path))
     monkeypatch.setattr(notebooks.settings, "limit_threads", lambda: 4)
     monkeypatch.setattr(notebooks.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 << 30))
