@@ -83,7 +83,9 @@ def limit_threads() -> int:
             raise ValueError(f"CPU_LIMIT is {text!r}; give a number of processors above 0, such as 1, or unset it.")
         threads = max(1, min(int(min(share, 1e6)), os.cpu_count() or 1))
         torch.set_num_threads(threads)
-        threadpool_limits(threads)  # NumPy's and scikit-learn's
+        threadpool_limits(threads)  # NumPy's, which is here already
+        for library in ("OMP", "OPENBLAS", "MKL"):  # SciPy's and scikit-learn's read this when they are imported
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
     return torch.get_num_threads()
 
 
