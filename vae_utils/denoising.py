@@ -32,7 +32,7 @@ from vae_utils.model import Autoencoder, check_values
 GREY_LEVELS = 256
 PREDICTION_BINS = 128
 BATCH = 250  # images weighed at once; a thousand take 180 MB
-_BIN_EDGES = torch.linspace(-9, 9, PREDICTION_BINS - 1)  # of logit(q): most predictions are near 0 or near 1
+_REACH = 9.0  # bins divide logit(q) from -9 to 9 evenly: most predictions are near 0 or near 1
 _FORGET = 20.0  # pixels' worth of prior in each bin of the table: a bin nobody has seen says what all pixels say
 
 
@@ -115,7 +115,9 @@ class CleanPixels:
 
 
 def _bin(prediction: Tensor) -> Tensor:
-    return torch.bucketize(torch.logit(prediction, eps=1e-4).contiguous(), _BIN_EDGES)
+    # the bin's number by a division, ten times as fast as a search among the edges
+    place = (torch.logit(prediction, eps=1e-4) + _REACH) * ((PREDICTION_BINS - 2) / (2 * _REACH))
+    return place.ceil().clamp(0, PREDICTION_BINS - 1).long()
 
 
 def weigh(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels, fraction: float | Tensor) -> Weighed:
@@ -128,14 +130,22 @@ def weigh(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels, fraction
 
     Raises ValueError for shapes that differ, values outside [0, 1], or such a fraction.
     """
+    likelihoods = _likelihoods(noisy, prediction, clean_pixels)
+    belief = _belief(_check_fraction(fraction, len(noisy)), *likelihoods)
+    return Weighed(belief * noisy + (1 - belief) * clean_pixels.mean(prediction), belief)
+
+
+def _likelihoods(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels) -> tuple[Tensor, Tensor]:
+    """How likely each pixel is if untouched, and if replaced; checks the images."""
     _check_same_shape(noisy=noisy, prediction=prediction)
     check_values(noisy, name="noisy")
     check_values(prediction, name="prediction")
-    r = _check_fraction(fraction, len(noisy))
-    untouched = (1 - r) * clean_pixels.likelihood(noisy=noisy, prediction=prediction)
-    replaced = r * uniform_grey_levels()[_level(noisy)]
-    belief = untouched / (untouched + replaced)
-    return Weighed(belief * noisy + (1 - belief) * clean_pixels.mean(prediction), belief)
+    return clean_pixels.likelihood(noisy=noisy, prediction=prediction), uniform_grey_levels()[_level(noisy)]
+
+
+def _belief(fraction: Tensor, if_untouched: Tensor, if_replaced: Tensor) -> Tensor:
+    untouched = (1 - fraction) * if_untouched
+    return untouched / (untouched + fraction * if_replaced)
 
 
 def estimate_fraction(
@@ -148,10 +158,11 @@ def estimate_fraction(
     """
     if not 0 < start < 1:
         raise ValueError(f"start is {start!r}; give a number between 0 and 1, such as 0.25.")
-    fraction = torch.full((len(noisy),), start)
+    likelihoods = _likelihoods(noisy, prediction, clean_pixels)
+    fraction = torch.full((len(noisy), 1, 1, 1), start)
     for _ in range(rounds):
-        fraction = 1 - weigh(noisy, prediction, clean_pixels, fraction).belief.flatten(1).mean(1)
-    return fraction
+        fraction = 1 - _belief(fraction, *likelihoods).mean((1, 2, 3), keepdim=True)
+    return fraction.flatten()
 
 
 # --- a second opinion: the neighbours ---------------------------------------------------------------------------------
@@ -309,20 +320,24 @@ class LinearFilter:
     bias: Tensor
 
     @classmethod
-    def fit(cls, clean: Tensor, fraction: float) -> "LinearFilter":
-        """From the mean and covariance of clean training images and the exact moments of the noise.
+    def fit(cls, clean: Tensor, fractions: Sequence[float]) -> dict[float, "LinearFilter"]:
+        """One for each fraction, from the mean and covariance of clean training images and the exact moments of the noise.
 
         A pixel is untouched with probability 1 - r, else uniform with mean 1/2 and mean square 1/3, independently. So
         Cov(x, y) = (1 - r) C, and Cov(y) = (1 - r)² C but for its diagonal, (1 - r) E[x²] + r/3 - E[y]².
         Raises ValueError for a fraction outside [0, 1] or fewer than 2 images.
         """
-        r = _check_fraction(fraction).item()
         if len(clean) < 2:
             raise ValueError(f"clean holds {len(clean)} image(s); a covariance needs at least 2.")
         mean, second_moment = 0.0, 0.0
         for x in clean.flatten(1).split(1000):  # single precision is enough for a thousand images, not for all
             mean = mean + x.sum(0).double() / len(clean)
             second_moment = second_moment + (x.T @ x).double() / len(clean)
+        return {fraction: cls._from_moments(mean, second_moment, fraction) for fraction in fractions}
+
+    @classmethod
+    def _from_moments(cls, mean: Tensor, second_moment: Tensor, fraction: float) -> "LinearFilter":
+        r = _check_fraction(fraction).item()
         covariance, square = second_moment - mean.outer(mean), second_moment.diagonal()
         noisy_mean = (1 - r) * mean + r / 2
         noisy_covariance = (1 - r) ** 2 * covariance

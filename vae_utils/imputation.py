@@ -144,10 +144,26 @@ class _Gaussians:
         """The rows `columns` `(n, k)` of each, `(n, k, D)`."""
         out = self.covariance[columns]
         out.mul_(self.scale.gather(1, columns)[:, :, None]).mul_(self.scale[:, None, :])
-        some = self.spread.gather(2, columns[:, None, :].expand(-1, self.spread.shape[1], -1))
-        out.baddbmm_(some.mT, self.spread)
+        out.baddbmm_(self._spread_at(columns).mT, self.spread)
         noise = torch.full((*columns.shape, 1), self.noise**2, dtype=out.dtype)
         return out.scatter_add_(2, columns[:, :, None], noise)
+
+    def among(self, columns: Tensor) -> Tensor:
+        """The rows and columns `columns` `(n, k)` of each, `(n, k, k)`: `rows(columns)` without the columns nobody asks for."""
+        scale, some = self.scale.gather(1, columns), self._spread_at(columns)
+        out = self.covariance[columns[:, :, None], columns[:, None, :]]
+        out.mul_(scale[:, :, None]).mul_(scale[:, None, :]).baddbmm_(some.mT, some)
+        out.diagonal(dim1=1, dim2=2).add_(self.noise**2)
+        return out
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Each covariance times its own vectors `(n, m, D)`, again `(n, m, D)`."""
+        scale = self.scale[:, None, :]
+        out = ((vectors * scale) @ self.covariance).mul_(scale)
+        return out.add_(vectors @ self.spread.mT @ self.spread).add_(vectors, alpha=self.noise**2)
+
+    def _spread_at(self, columns: Tensor) -> Tensor:
+        return self.spread.gather(2, columns[:, None, :].expand(-1, self.spread.shape[1], -1))
 
     def variances(self) -> Tensor:
         """The diagonals, `(n, D)`."""
@@ -167,23 +183,23 @@ def _solve(
     count = max(1, int(seen.sum(1).max()))  # images that see less are filled up with pixels that know nothing
     columns = (~seen).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
     known = seen.gather(1, columns).to(x.dtype)
-    cross = gaussian.rows(columns).mul_(known[:, :, None])
-    gram = cross.gather(2, columns[:, None, :].expand(-1, count, -1)).mul_(known[:, None, :])
+    gram = gaussian.among(columns).mul_(known[:, :, None]).mul_(known[:, None, :])
     gram.diagonal(dim1=1, dim2=2).add_(1 - known)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any():
         raise ValueError("covariance has negative eigenvalues; give a covariance, or more noise than they are large.")
-    error = ((x - mean).gather(1, columns) * known)[:, :, None]
-    if (
-        errors is not None
-    ):  # Matheron's rule: what a draw gets wrong at the seen pixels is put right like any other error
-        wrong = errors.gather(2, columns.expand(len(errors), -1, -1)) * known
-        error = torch.cat([error, error - wrong.permute(1, 2, 0)], dim=2)
-    correction = cross.mT @ torch.cholesky_solve(error, factor)
-    guess = mean + correction[:, :, 0]
-    draws = None if errors is None else mean + errors + correction[:, :, 1:].permute(2, 0, 1)
+    surprise = ((x - mean) * seen)[:, None]
+    if errors is not None:
+        # Matheron's rule: what a draw gets wrong at the seen pixels is put right like any other error
+        surprise = torch.cat([surprise, surprise - errors.transpose(0, 1) * seen[:, None]], dim=1)
+    places = columns[:, None, :].expand(-1, surprise.shape[1], -1)
+    solved = torch.cholesky_solve(surprise.gather(2, places).mT, factor).mT  # 0 where nothing is known
+    correction = gaussian.times(torch.zeros_like(surprise).scatter_(2, places, solved))
+    guess = mean + correction[:, 0]
+    draws = None if errors is None else mean + errors + correction[:, 1:].transpose(0, 1)
     deviation = None
     if std:
+        cross = gaussian.rows(columns).mul_(known[:, :, None])
         explained = torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(1)
         deviation = (gaussian.variances() - explained).clamp_min(0).sqrt() * ~seen
     return guess, deviation, draws

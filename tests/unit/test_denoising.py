@@ -229,7 +229,7 @@ def test_no_other_linear_filter_is_better_than_lmmse(strokes):
     fraction, copies = 0.25, strokes.repeat(60, 1, 1, 1)[:, :, ::4, ::4]  # 7×7, so that the sample decides
     touched = torch.rand(copies.shape, generator=generator(4)) < fraction
     noisy = torch.where(touched, torch.rand(copies.shape, generator=generator(5)), copies)
-    fitted = LinearFilter.fit(copies, fraction)
+    fitted = LinearFilter.fit(copies, [fraction])[fraction]
     x, y = copies.flatten(1).numpy(), np.c_[noisy.flatten(1).numpy(), np.ones(len(noisy))]
     best = np.clip(y @ np.linalg.lstsq(y, x, rcond=None)[0], 0, 1)
     error, least = (fitted(noisy).flatten(1).numpy() - x).std(), (best - x).std()
@@ -237,11 +237,11 @@ def test_no_other_linear_filter_is_better_than_lmmse(strokes):
 
 
 def test_lmmse_without_noise_returns_the_image(strokes):
-    torch.testing.assert_close(LinearFilter.fit(strokes, 0.0)(strokes), strokes, rtol=0, atol=2e-3)
+    torch.testing.assert_close(LinearFilter.fit(strokes, [0.0])[0.0](strokes), strokes, rtol=0, atol=2e-3)
     with pytest.raises(ValueError, match="fraction is 2"):
-        LinearFilter.fit(strokes, 2)
+        LinearFilter.fit(strokes, [2])
     with pytest.raises(ValueError, match="1 image"):
-        LinearFilter.fit(strokes[:1], 0.1)
+        LinearFilter.fit(strokes[:1], [0.1])
 
 
 def test_wrappers_treat_each_image_by_itself(strokes):
