@@ -140,21 +140,11 @@ class _Gaussians:
     spread: Tensor  # (n, K, D)
     noise: float
 
-    def rows(self, columns: Tensor) -> Tensor:
-        """The rows `columns` `(n, k)` of each, `(n, k, D)`."""
-        out = self.covariance[columns]
-        out.mul_(self.scale.gather(1, columns)[:, :, None]).mul_(self.scale[:, None, :])
-        out.baddbmm_(self._spread_at(columns).mT, self.spread)
-        noise = torch.full((*columns.shape, 1), self.noise**2, dtype=out.dtype)
-        return out.scatter_add_(2, columns[:, :, None], noise)
-
-    def among(self, columns: Tensor) -> Tensor:
-        """The rows and columns `columns` `(n, k)` of each, `(n, k, k)`: `rows(columns)` without the columns nobody asks for."""
-        scale, some = self.scale.gather(1, columns), self._spread_at(columns)
-        out = self.covariance[columns[:, :, None], columns[:, None, :]]
-        out.mul_(scale[:, :, None]).mul_(scale[:, None, :]).baddbmm_(some.mT, some)
-        out.diagonal(dim1=1, dim2=2).add_(self.noise**2)
-        return out
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The rows `rows` `(n, k)` and columns `columns` `(n, m)` of each, without the noise on the diagonal: `(n, k, m)`."""
+        out = self.covariance[rows[:, :, None], columns[:, None, :]]
+        out.mul_(self.scale.gather(1, rows)[:, :, None]).mul_(self.scale.gather(1, columns)[:, None, :])
+        return out.baddbmm_(self._spread_at(rows).mT, self._spread_at(columns))
 
     def times(self, vectors: Tensor) -> Tensor:
         """Each covariance times its own vectors `(n, m, D)`, again `(n, m, D)`."""
@@ -181,10 +171,11 @@ def _solve(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Conditional mean `(n, D)`, standard deviation, and draws `(S, n, D)` made from the unconditional draws `errors`."""
     count = max(1, int(seen.sum(1).max()))  # images that see less are filled up with pixels that know nothing
-    columns = (~seen).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    order = (~seen).to(torch.uint8).argsort(dim=1, stable=True)
+    columns = order[:, :count]
     known = seen.gather(1, columns).to(x.dtype)
-    gram = gaussian.among(columns).mul_(known[:, :, None]).mul_(known[:, None, :])
-    gram.diagonal(dim1=1, dim2=2).add_(1 - known)
+    gram = gaussian.block(columns, columns).mul_(known[:, :, None]).mul_(known[:, None, :])
+    gram.diagonal(dim1=1, dim2=2).add_(gaussian.noise**2 * known + (1 - known))
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any():
         raise ValueError("covariance has negative eigenvalues; give a covariance, or more noise than they are large.")
@@ -199,8 +190,10 @@ def _solve(
     draws = None if errors is None else mean + errors + correction[:, 1:].transpose(0, 1)
     deviation = None
     if std:
-        cross = gaussian.rows(columns).mul_(known[:, :, None])
+        missing = order[:, int(seen.sum(1).min()) :]  # of all images, and a few seen ones where an image misses less
+        cross = gaussian.block(columns, missing).mul_(known[:, :, None])
         explained = torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(1)
+        explained = torch.zeros_like(x).scatter_(1, missing, explained)
         deviation = (gaussian.variances() - explained).clamp_min(0).sqrt() * ~seen
     return guess, deviation, draws
 
