@@ -1,7 +1,5 @@
 """What pytest needs to know about the notebooks."""
 
-import shutil
-
 import hypothesis
 import pytest
 
@@ -13,23 +11,19 @@ hypothesis.settings.register_profile("search", max_examples=1000)
 hypothesis.settings.load_profile("repeatable")
 
 
-def _loaded_mnist() -> bool:
-    """Whether notebooks run on MNIST in this session: the outputs that are committed come from there."""
-    from vae_utils import data
-
-    return data.load().name == "mnist"
-
-
 def pytest_collection_modifyitems(items):
-    cells = [item for item in items if type(item).__name__ == "IPyNbCell"]
-    if not cells:
-        return
-    shutil.rmtree(settings.results_dir(), ignore_errors=True)  # so that the last tests see this session's figures
-    on_mnist = _loaded_mnist()
-    for item in cells:
-        item.output_timeout = 120  # nbval gives up on a busy machine after 5 s
-        if "mnist-only" in item.cell.metadata.get("tags", []) and not on_mnist:
-            item.options["check"] = False
+    for item in items:
+        if type(item).__name__ == "IPyNbCell":
+            item.output_timeout = 120  # nbval gives up on a busy machine after 5 s
+            if "mnist-only" in item.cell.metadata.get("tags", []) and settings.dataset() != "mnist":
+                item.options["check"] = False  # the outputs that are committed come from MNIST
+
+
+def pytest_runtest_setup(item):
+    """Before a notebook runs, its old figures go, or its first cell fails: the last tests must see this run's."""
+    if type(item).__name__ == "IPyNbCell" and item.cell_num == 0:
+        for dataset in settings.DATASETS:
+            (settings.results_dir() / dataset / f"{item.path.stem}.json").unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@
 | `VAE_CACHE_DIR` | `cache/`           | trained models                                                 |
 | `VAE_RESULTS_DIR` | `build/results/` | the figures each notebook measured                             |
 | `VAE_SEED`      | `0`                | seeds everything                                               |
-| `VAE_DEVICE`    | the best there is  | `cpu`, `cuda` or `mps`                                         |
+| `VAE_DEVICE`    | `cuda`, else `cpu` | `cpu`, `cuda` or `mps` (never tried: only when asked for)      |
 | `CPU_LIMIT`     | all processors     | set by Binder and JupyterHub: how many processors this learner may use |
 
 A relative folder is taken from the project's root, wherever Python was started.
@@ -91,7 +91,9 @@ def limit_threads() -> int:
 
 @cache
 def device() -> torch.device:
-    """CUDA where there is one, else Apple MPS, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
+    """CUDA where there is one, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
+
+    Apple's MPS is used only when it is asked for: nobody has run the series on it yet.
 
     Raises ValueError when `VAE_DEVICE` names a device that this machine does not have.
     """
@@ -99,8 +101,8 @@ def device() -> torch.device:
     asked = os.environ.get("VAE_DEVICE", "").strip().lower()
     if asked and not present.get(asked, False):
         here = ", ".join(name for name in DEVICES if present[name])
-        raise ValueError(f"VAE_DEVICE is {asked!r}; this machine has: {here}. Unset VAE_DEVICE to use the best one.")
-    return torch.device(asked or next(name for name in ("cuda", "mps", "cpu") if present[name]))
+        raise ValueError(f"VAE_DEVICE is {asked!r}; this machine has: {here}. Unset VAE_DEVICE for CUDA, else the CPU.")
+    return torch.device(asked or ("cuda" if present["cuda"] else "cpu"))
 
 
 limit_threads()

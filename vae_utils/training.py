@@ -282,7 +282,8 @@ def evaluate(
             for batch in images.split(batch_size):
                 targets = batch.to(device)
                 terms = model.loss_terms(_network_input(model, targets, None, corrupt), targets)
-                total += torch.stack([term.sum() for term in terms]).double().cpu()
+                # moved first: Apple's MPS has no float64
+                total += torch.stack([term.sum() for term in terms]).cpu().double()
     recon, kl = (total / (samples * len(images))).tolist()
     return Losses(loss=recon + beta * kl, recon=recon, kl=kl)
 

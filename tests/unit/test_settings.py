@@ -61,3 +61,13 @@ def test_libraries_that_are_imported_later_keep_to_the_limit():
 
 def test_a_limit_that_is_no_number_is_named():
     assert "CPU_LIMIT is 'many'; give a number" in threads_of_a_kernel("many").stderr
+
+
+def test_mps_is_used_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for asked, device in (("", "cpu"), ("mps", "mps")):
+        monkeypatch.setenv("VAE_DEVICE", asked)
+        settings.device.cache_clear()
+        assert settings.device().type == device
+    settings.device.cache_clear()

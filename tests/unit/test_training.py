@@ -412,3 +412,23 @@ def test_two_writers_at_once_do_no_harm(tmp_path):
             seen.add(path.read_bytes())
     assert seen and seen <= set(contents)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_evaluating_needs_no_float64_of_the_device(monkeypatch):
+    """Apple's MPS has none; a stand-in for it here: only what has been moved to the CPU may become double."""
+    to_cpu, to_double = torch.Tensor.cpu, torch.Tensor.double
+    moved = set()
+
+    def cpu(tensor):
+        result = to_cpu(tensor).clone()
+        moved.add(result.data_ptr())
+        return result
+
+    def double(tensor):
+        if tensor.data_ptr() not in moved:
+            raise TypeError("this device has no float64")
+        return to_double(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "double", double)
+    assert evaluate(VAE(latent_dim=2), torch.rand(3, 1, 28, 28)).loss > 0
