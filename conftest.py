@@ -5,18 +5,16 @@ import pytest
 
 from vae_utils import settings
 
-# The same examples every time: a test must not fail for one reader in a hundred. --hypothesis-profile=search looks for new ones.
+# the same examples every time: a test must not fail for one reader in a hundred
 hypothesis.settings.register_profile("repeatable", derandomize=True)
-hypothesis.settings.register_profile("search", max_examples=1000)
 hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if type(item).__name__ == "IPyNbCell":
-            item.output_timeout = 120  # nbval gives up on a busy machine after 5 s
-            if "mnist-only" in item.cell.metadata.get("tags", []) and settings.dataset() != "mnist":
-                item.options["check"] = False  # the outputs that are committed come from MNIST
+    for item in [item for item in items if type(item).__name__ == "IPyNbCell"]:
+        item.output_timeout = 120  # nbval gives up on a busy machine after 5 s
+        if "mnist-only" in item.cell.metadata.get("tags", []) and settings.dataset() != "mnist":
+            item.options["check"] = False  # the outputs that are committed come from MNIST
 
 
 def pytest_runtest_setup(item):

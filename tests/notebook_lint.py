@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 MAX_BYTES = 2_000_000
-MEDIAN_LINES, LONG_LINES = 8, 25
+MEDIAN_LINES, LONG_LINES, SETUP_LINES = 8, 25, 5
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|Users|tmp|work|mnt|var)/\w")
 DECIMAL = re.compile(r"(?<![\w.,])\d+\.\d+(?!\w|\.\d)")
 # numbers of papers and addresses are no results
@@ -30,7 +30,7 @@ def problems(path: Path) -> list[str]:
         *_lengths(code),
     ]
     if re.match(r"\d\d_", path.name):
-        found += _exercises(notebook.cells, path.name[:2])
+        found += [*_setup(code), *_exercises(notebook.cells, path.name[:2])]
     if "widgets" in notebook.metadata:
         found.append("widget state is saved in the metadata; GitHub refuses to show such notebooks")
     if path.stat().st_size > MAX_BYTES:
@@ -40,6 +40,14 @@ def problems(path: Path) -> list[str]:
 
 def _output_text(output: dict) -> str:
     return output.get("text", "") + output.get("data", {}).get("text/plain", "")
+
+
+def _setup(code: list) -> list[str]:
+    """The first code cell alone is the one that installs the package on Colab, and it is short."""
+    tagged = [number for number, cell in enumerate(code) if "setup" in cell.metadata.get("tags", [])]
+    lines = [line for line in code[0].source.splitlines() if line.strip() and not line.startswith("#")]
+    found = [] if tagged == [0] else [f"code cells {tagged} are tagged 'setup'; expected the first"]
+    return found if len(lines) <= SETUP_LINES else [*found, f"{len(lines)} lines set up; at most {SETUP_LINES}"]
 
 
 def _execution(code: list) -> list[str]:

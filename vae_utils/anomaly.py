@@ -14,6 +14,7 @@ from scipy.stats import betabinom
 from torch import Tensor
 
 from vae_utils.inference import in_batches
+from vae_utils.metrics import nearest
 from vae_utils.model import VAE
 
 
@@ -30,29 +31,6 @@ def _same_columns(queries: Tensor, reference: Tensor) -> None:
             f"queries {tuple(queries.shape)} and reference {tuple(reference.shape)} must be two tables with the same "
             "columns; flatten images with images.flatten(1)."
         )
-
-
-def nearest(queries: Tensor, reference: Tensor, k: int = 5, batch_size: int = 200) -> tuple[Tensor, Tensor]:
-    """Euclidean distances to the `k` nearest rows of `reference` `(M, D)`, ascending, and which they are: both `(N, k)`.
-
-    Raises ValueError for tables with different columns, or fewer than `k` rows to choose from.
-    """
-    _same_columns(queries, reference)
-    if not 1 <= k <= len(reference):
-        raise ValueError(f"k is {k!r}; give a whole number from 1 to the {len(reference)} rows of reference.")
-    squares = torch.linalg.vector_norm(reference, dim=1).square()  # without a second table of squares
-    found = []
-    for batch in queries.split(batch_size):
-        # |a - b|² less |a|², which is the same for all b: one matrix product, and no difference is stored
-        relative = torch.addmm(squares[None], batch, reference.T, alpha=-2)
-        found.append(relative.topk(k, largest=False).indices)
-    which = torch.cat(found)
-    # the product above rounds; the few that count are measured again
-    distances = torch.cat(
-        [(q[:, None] - reference[w]).norm(dim=2) for q, w in zip(queries.split(500), which.split(500), strict=True)]
-    )
-    order = distances.argsort(dim=1, stable=True)
-    return distances.gather(1, order), which.gather(1, order)
 
 
 def neighbour_distance(queries: Tensor, reference: Tensor, k: int = 5) -> Tensor:
@@ -173,11 +151,6 @@ def placements(*, normal: Tensor, strange: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, values, right=False)
     not_above = torch.searchsorted(ordered, values, right=True)
     return (below + not_above) / (2 * len(ordered))
-
-
-def auroc(*, normal: Tensor, strange: Tensor) -> float:
-    """The probability that a strange image scores above a normal one: 1 tells them apart, 0.5 is guessing."""
-    return placements(normal=normal, strange=strange).mean().item()
 
 
 def group_means(values: Tensor, groups: tuple[str, ...]) -> Tensor:

@@ -38,7 +38,7 @@ _FORGET = 20.0  # pixels' worth of prior in each bin of the table: a bin nobody 
 
 def to_grey_levels(images: Tensor) -> Tensor:
     """`images` rounded to the 256 grey levels of an image file, as floats k/255. Raises ValueError outside [0, 1]."""
-    check_values(images, name="images")
+    check_values(images)
     return (images * (GREY_LEVELS - 1)).round() / (GREY_LEVELS - 1)
 
 
@@ -94,8 +94,8 @@ class CleanPixels:
         Raises ValueError for shapes that differ and for values outside [0, 1].
         """
         _check_same_shape(prediction=prediction, clean=clean)
-        check_values(prediction, name="prediction")
-        check_values(clean, name="clean")
+        check_values(prediction)
+        check_values(clean)
         cell = _bin(prediction) * GREY_LEVELS + _level(clean)
         counts = torch.bincount(cell.flatten(), minlength=PREDICTION_BINS * GREY_LEVELS)
         counts = counts.view(PREDICTION_BINS, GREY_LEVELS).float()
@@ -138,8 +138,8 @@ def weigh(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels, fraction
 def _likelihoods(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels) -> tuple[Tensor, Tensor]:
     """How likely each pixel is if untouched, and if replaced; checks the images."""
     _check_same_shape(noisy=noisy, prediction=prediction)
-    check_values(noisy, name="noisy")
-    check_values(prediction, name="prediction")
+    check_values(noisy)
+    check_values(prediction)
     return clean_pixels.likelihood(noisy=noisy, prediction=prediction), uniform_grey_levels()[_level(noisy)]
 
 

@@ -1,19 +1,17 @@
-"""What if nobody tells the decoder what to draw, and a second network only says whether it looks real?
+"""A small generative adversarial network (GAN; Goodfellow et al. 2014, arXiv:1406.2661) made of the two halves of the VAE.
 
-A small generative adversarial network (Goodfellow et al. 2014, "Generative Adversarial Nets", arXiv:1406.2661) made of the two
-halves of the series' VAE: the decoder is the generator, the encoder's layers with a single output are the discriminator.
+The decoder is the generator; the encoder's layers with a single output are the discriminator.
 """
-
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_utils import cache, settings
-from vae_utils.model import Autoencoder, check_images
-from vae_utils.training import Adam, History, autocast, found_or_trained, recipe_of, seeded
+from vae_utils import settings
+from vae_utils.cache import fit_or_load
+from vae_utils.model import Autoencoder, check_values
+from vae_utils.training import History, autocast, seeded
 
 PENALTY_EVERY = 4  # steps
 
@@ -28,11 +26,10 @@ class Generator(Autoencoder):
 
 
 class Discriminator(nn.Module):
-    """The VAE's encoder with one output: packs of `pack` images to a logit a pack, positive for "real".
+    """The VAE's encoder with one output: `(N, 1, 28, 28)` to one logit per pack of images, `(N / pack,)`, positive for "real".
 
-    It sees several images at once, as channels (Lin et al. 2018, "PacGAN", arXiv:1712.04086): a generator that draws the
-    same digit over and over is found out. `forward` takes `(N, 1, 28, 28)` with N a multiple of `pack` and gives
-    `(N / pack,)`.
+    It sees several images at once, as channels, so that a generator of one digit alone is found out (Lin et al. 2018,
+    "PacGAN", arXiv:1712.04086).
     """
 
     def __init__(self, pack: int = 8):
@@ -42,10 +39,8 @@ class Discriminator(nn.Module):
         self.conv1, self.conv2, self.fc1, self.fc21 = layers.conv1, layers.conv2, layers.fc1, layers.fc21
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) % self.pack:
-            raise ValueError(f"{len(x)} images cannot be put into packs of {self.pack}; give a multiple.")
         x = x.reshape(-1, self.pack, *x.shape[2:])
-        # leaky, so that the generator is told something wherever it stands
+        # leaky, so that the generator gets a gradient everywhere
         x = F.leaky_relu(self.conv1(x), 0.2)
         x = F.leaky_relu(self.conv2(x), 0.2)
         x = F.leaky_relu(self.fc1(x.flatten(1)), 0.2)
@@ -73,7 +68,7 @@ def gradient_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
 
 
 def fit_gan(
-    generator: Generator,
+    model: Generator,
     images: Tensor,
     *,
     steps: int,
@@ -85,32 +80,24 @@ def fit_gan(
     progress: bool = True,
     label: str = "GAN",
 ) -> History:
-    """Train `generator` in place against a discriminator that is thrown away afterwards.
+    """Train `model`, the generator, in place against a discriminator that is thrown away afterwards.
 
     One step: the discriminator learns from `batch_size` real and as many generated images, then the generator from its
-    answer. Adam with momentum 0.5; the learning rate falls to 0 over the second half. The same seed gives the same
-    weights on the same machine.
+    answer. Adam with momentum 0.5; the learning rate falls to 0 over the second half.
 
     Returns a History with one entry for each 50 steps: `epoch` (passes over the images so far), `discriminator` and
-    `generator` (their losses, nats a pack). Raises ValueError for unsuitable images, fewer images than a batch, or a
-    batch that is no multiple of `pack`.
+    `generator` (their losses, nats per pack). Raises ValueError for images outside [0, 1].
     """
-    check_images(images)
-    if batch_size % pack or not 0 < batch_size <= len(images):
-        raise ValueError(
-            f"batch_size is {batch_size}; give a multiple of pack ({pack}), at most the {len(images)} images there are."
-        )
-    if steps < 1:
-        raise ValueError(f"steps is {steps!r}; give a whole number of at least 1.")
+    check_values(images)
     device = settings.device()
     images = images.to(device)
     history = History()
     with seeded(settings.seed() if seed is None else seed):
         discriminator = Discriminator(pack).to(device).train()
-        generator.to(device).train()
-        generator.set_output_bias(images.mean())
+        model.to(device).train()
+        torch.nn.init.constant_(model.conv1_t.bias, torch.logit(images.mean(), eps=1e-3).item())  # as in `fit`
         optimizers = [
-            Adam(net.parameters(), peak_lr, betas=(0.5, 0.99), fused=True) for net in (generator, discriminator)
+            torch.optim.Adam(net.parameters(), peak_lr, betas=(0.5, 0.99), fused=True) for net in (model, discriminator)
         ]
         schedules = [
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1, 2 - 2 * step / steps)) for o in optimizers
@@ -119,7 +106,7 @@ def fit_gan(
         with tqdm(total=steps, desc=label, disable=not progress, leave=False, unit="batch") as bar:
             for step in range(1, steps + 1):
                 real = images[torch.randint(len(images), (batch_size,), device=device)]
-                losses = _step(generator, discriminator, real, optimizers, penalty if step % PENALTY_EVERY == 0 else 0)
+                losses = _step(model, discriminator, real, optimizers, penalty if step % PENALTY_EVERY == 0 else 0)
                 for schedule in schedules:
                     schedule.step()
                 sums += losses
@@ -129,8 +116,8 @@ def fit_gan(
                     history.epochs.append({"epoch": step * batch_size / len(images), **means})
                     bar.set_postfix({name: f"{value:.2f}" for name, value in means.items()}, refresh=False)
                     sums.zero_()
-    generator.eval()
-    generator.zero_grad(set_to_none=True)  # as in `fit`
+    model.eval()
+    model.zero_grad()  # as in `fit`
     return history
 
 
@@ -148,7 +135,7 @@ def _step(
         on_real, on_fake = discriminator(torch.cat([real, fake.detach()])).float().chunk(2)
         loss_d = discriminator_loss(on_real, on_fake)
     _update(optimizers[1], loss_d)
-    if penalty:  # dear, so seldom, and as a step of its own
+    if penalty:  # twice the cost of a step, so in every few only, and as a step of its own
         _update(optimizers[1], penalty * gradient_penalty(discriminator, real))
     with autocast(generator, real.device):
         loss_g = generator_loss(discriminator(fake).float())
@@ -157,30 +144,14 @@ def _step(
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 
 
-# what shapes a trained generator besides the code of the other modules
-_OWN_CODE = cache.digest(Path(__file__).read_bytes())
-
-
-def fit_or_load_gan(
-    latent_dim: int, images: Tensor, *, name: str, seed: int | None = None, **options
-) -> tuple[Generator, History]:
-    """The trained generator and its history: from the cache if exactly this was trained before, else fitted now and kept.
-
-    As `training.fit_or_load`; `options` are the keyword arguments of `fit_gan`.
-    """
-    seed = settings.seed() if seed is None else seed
-    with seeded(seed):
-        generator = Generator(latent_dim)
-    recipe = recipe_of({"gan": latent_dim}, options, seed, {"images": images}, _OWN_CODE)
-    history = found_or_trained(
-        generator, recipe, name, lambda path: fit_gan(generator, images, seed=seed, label=name, **options)
-    )
-    return generator, history
+def fit_or_load_gan(latent_dim: int, images: Tensor, *, name: str, **options) -> tuple[Generator, History]:
+    """The trained generator and its history, through the cache; `options` are those of `fit_gan`."""
+    return fit_or_load(lambda: Generator(latent_dim), images, name=name, train=fit_gan, **options)
 
 
 def find_codes(
@@ -188,17 +159,15 @@ def find_codes(
 ) -> Tensor:
     """A code `(N, latent_dim)` for each image by gradient descent on the squared error, the best of `tries` random starts.
 
-    What a model without an encoder has to do in place of `encode`; costs `steps * tries` passes forward and backward an
-    image.
+    What a model without an encoder has to do in place of `encode`; `steps * tries` passes forward and backward per image.
     """
-    check_images(images)
     device = next(model.parameters()).device
     images = images.to(device)
     with seeded(seed):
         codes = torch.randn(tries, len(images), model.latent_dim, device=device, requires_grad=True)
-    optimizer = Adam([codes], lr)
+    optimizer = torch.optim.Adam([codes], lr)
     for _ in range(steps):
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         _squared_errors(model, codes, images).sum().backward(inputs=[codes])
         optimizer.step()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from vae_utils.anomaly import nearest
+from vae_utils.metrics import nearest
 from vae_utils.training import seeded
 
 

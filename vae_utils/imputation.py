@@ -1,9 +1,9 @@
-"""What belongs in the gaps, and how sure are we?
+"""Missing pixels: the conditional Gaussian, and a model's guess corrected by its residuals at the observed pixels.
 
-A model that is fed pixels and mask guesses every pixel, seen or missing. Where a pixel was seen, the error of the guess is
-known, and errors are alike across an image: a stroke drawn one pixel too far left is so along its whole length. So what
-went wrong where we look says what went wrong where we cannot. `Imputer` describes the errors by a Gaussian and conditions
-it on the seen ones (statisticians call the same step for maps "regression kriging"); `condition` is that step alone.
+A model that is fed pixels and mask guesses every pixel, seen or missing. Where a pixel was seen, the residual (truth minus
+guess) is known, and residuals are alike across an image: a stroke drawn one pixel too far left is so along its whole length.
+`Imputer` describes the residuals by a Gaussian and conditions it on the seen ones, which statisticians do with maps under the
+name of regression kriging; `condition` is that step alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,34 +28,18 @@ class Filled(NamedTuple):
 
 
 def from_nan(images: Tensor) -> Corrupted:
-    """Images `(N, 1, H, W)` whose missing pixels are marked by NaN, as images with 0 there and the mask of what is observed.
-
-    Raises ValueError as `check_holes` does for the pixels that are not NaN.
-    """
+    """Images `(N, 1, H, W)` whose missing pixels are marked by NaN, as images with 0 there and the mask of what is observed."""
     observed = ~images.isnan()
     corrupted = Corrupted(images.nan_to_num(0.0), observed)
-    check_holes(*corrupted)
+    _check(*corrupted)
     return corrupted
 
 
-def check_holes(images: Tensor, observed: Tensor) -> None:
-    """Raises ValueError unless `images` is a float tensor `(N, 1, H, W)` in [0, 1] and `observed` a bool one of its shape."""
-    if images.ndim != 4 or images.shape[1] != 1:
-        raise ValueError(f"images has shape {tuple(images.shape)}; expected (N, 1, H, W).")
-    if observed.shape != images.shape:
-        raise ValueError(
-            f"observed has shape {tuple(observed.shape)}; expected one truth value a pixel, {tuple(images.shape)}."
-        )
-    if observed.dtype != torch.bool:
-        raise ValueError(
-            f"observed has dtype {observed.dtype}; expected bool, True where a pixel was seen: mask > 0.5."
-        )
-    if images.isnan().any():
-        raise ValueError("images holds NaN; mark missing pixels with `from_nan(images)`, which gives images and mask.")
-    check_values(images, name="images")
-
-
-# --- the conditional Gaussian -----------------------------------------------------------------------------------------
+def _check(images: Tensor, observed: Tensor) -> None:
+    if observed.dtype != torch.bool or observed.shape != images.shape:
+        given, expected = f"{observed.dtype} {tuple(observed.shape)}", f"bool {tuple(images.shape)}"
+        raise ValueError(f"observed is {given}; expected {expected}, True where a pixel was seen: mask > 0.5.")
+    check_values(images)
 
 
 def condition(
@@ -78,31 +62,21 @@ def condition(
     `diag(scale[n]) @ covariance @ diag(scale[n]) + spread[n].T @ spread[n] + noise² I`.
 
     Args:
-        images, observed: as in `check_holes`; the values of missing pixels are not looked at.
-        mean: `(D,)`, or `(N, D)` for one an image.
+        images: `(N, 1, H, W)` in [0, 1]; the values of missing pixels are not looked at.
+        observed: bool, the shape of `images`, True where a pixel was seen.
+        mean: `(D,)`, or `(N, D)` for one per image.
         covariance: `(D, D)`, symmetric and without negative eigenvalues (but for what `noise` outweighs).
-        scale: `(N, D)`, default 1.
-        spread: `(N, K, D)`, default none: directions in which an image of its own is uncertain.
+        scale: `(N, D)`, default 1; spread: `(N, K, D)`, default none: what this image alone is unsure of.
         noise: in grey values, above 0; keeps the linear systems solvable.
         std: also give the standard deviation of each missing pixel (before clipping).
-        samples: also give so many draws from the conditional Gaussian, clipped (by Matheron's rule; depends on `seed`).
+        samples: also give so many draws from the conditional Gaussian, clipped; they depend on `seed`.
         batch_size: images solved at once; each takes about 10 MB.
 
-    Raises ValueError for inputs of other shapes or ranges, and for a covariance that is none.
+    Raises ValueError for images outside [0, 1] or with NaN (see `from_nan`), for a mask that is not bool or of another
+    shape, and for a covariance that is none.
     """
-    check_holes(images, observed)
-    n, pixels = len(images), images.shape[2] * images.shape[3]
-    if covariance.shape != (pixels, pixels):
-        raise ValueError(
-            f"covariance has shape {tuple(covariance.shape)}; expected {(pixels, pixels)}, one row a pixel."
-        )
-    if mean.shape not in ((pixels,), (n, pixels)):
-        raise ValueError(f"mean has shape {tuple(mean.shape)}; expected {(pixels,)} or {(n, pixels)}.")
-    if not noise > 0:
-        raise ValueError(f"noise is {noise!r}; give a grey value above 0, such as 0.01.")
-    if n == 0:
-        empty = images.clone()
-        return Filled(empty, empty if std else None, empty.expand(samples, *images.shape) if samples else None)
+    _check(images, observed)
+    n, pixels = images.flatten(1).shape
     mean = mean.expand(n, pixels)
     scale = torch.ones(n, pixels) if scale is None else scale
     spread = torch.zeros(n, 0, pixels) if spread is None else spread
@@ -111,8 +85,8 @@ def condition(
     with seeded(seed):
         for rows in torch.arange(n).split(batch_size):
             gaussian = _Gaussians(covariance, scale[rows], spread[rows], noise)
-            errors = gaussian.sample(samples, root) if samples else None
-            parts.append(_solve(images[rows].flatten(1), observed[rows].flatten(1), mean[rows], gaussian, std, errors))
+            free = gaussian.sample(samples, root) if samples else None
+            parts.append(_solve(images[rows].flatten(1), observed[rows].flatten(1), mean[rows], gaussian, std, free))
     guesses, deviations, draws = zip(*parts, strict=True)
 
     def keep(values: Tensor) -> Tensor:
@@ -167,9 +141,9 @@ class _Gaussians:
 
 
 def _solve(
-    x: Tensor, seen: Tensor, mean: Tensor, gaussian: _Gaussians, std: bool, errors: Tensor | None
+    x: Tensor, seen: Tensor, mean: Tensor, gaussian: _Gaussians, std: bool, free: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Conditional mean `(n, D)`, standard deviation, and draws `(S, n, D)` made from the unconditional draws `errors`."""
+    """Conditional mean `(n, D)`, standard deviation, and draws `(S, n, D)` made from the unconditional draws `free`."""
     count = max(1, int(seen.sum(1).max()))  # images that see less are filled up with pixels that know nothing
     order = (~seen).to(torch.uint8).argsort(dim=1, stable=True)
     columns = order[:, :count]
@@ -179,15 +153,15 @@ def _solve(
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any():
         raise ValueError("covariance has negative eigenvalues; give a covariance, or more noise than they are large.")
-    surprise = ((x - mean) * seen)[:, None]
-    if errors is not None:
-        # Matheron's rule: what a draw gets wrong at the seen pixels is put right like any other error
-        surprise = torch.cat([surprise, surprise - errors.transpose(0, 1) * seen[:, None]], dim=1)
-    places = columns[:, None, :].expand(-1, surprise.shape[1], -1)
-    solved = torch.cholesky_solve(surprise.gather(2, places).mT, factor).mT  # 0 where nothing is known
-    correction = gaussian.times(torch.zeros_like(surprise).scatter_(2, places, solved))
+    residuals = ((x - mean) * seen)[:, None]
+    if free is not None:
+        # Matheron's rule: what a draw gets wrong at the seen pixels is put right like any other residual
+        residuals = torch.cat([residuals, residuals - free.transpose(0, 1) * seen[:, None]], dim=1)
+    places = columns[:, None, :].expand(-1, residuals.shape[1], -1)
+    solved = torch.cholesky_solve(residuals.gather(2, places).mT, factor).mT  # 0 where nothing is known
+    correction = gaussian.times(torch.zeros_like(residuals).scatter_(2, places, solved))
     guess = mean + correction[:, 0]
-    draws = None if errors is None else mean + errors + correction[:, 1:].transpose(0, 1)
+    draws = None if free is None else mean + free + correction[:, 1:].transpose(0, 1)
     deviation = None
     if std:
         missing = order[:, int(seen.sum(1).min()) :]  # of all images, and a few seen ones where an image misses less
@@ -198,90 +172,79 @@ def _solve(
     return guess, deviation, draws
 
 
-# --- the errors of a model --------------------------------------------------------------------------------------------
-
 # Guesses are grouped by grey value: finely near black and near white, where a sure guess is hardly ever wrong.
 _EDGES = torch.cat([torch.logspace(-4, -1.3, 12), torch.linspace(0.1, 0.9, 17), 1 - torch.logspace(-1.3, -4, 12)])
 
 
 @dataclass(frozen=True)
-class Errors:
-    """How far guesses are off, and how errors go together: covariance `diag(s) @ correlation @ diag(s)`, s = `size(guess)`."""
+class Residuals:
+    """Truth minus guess, as a Gaussian of covariance `diag(s) @ correlation @ diag(s)` with s = `size(guess)`."""
 
-    sizes: Tensor  # (groups of grey values,): the typical (root mean square) error of a guess of that grey
-    correlation: Tensor  # (D, D): mean product of two pixels' errors, each divided by its size
+    sizes: Tensor  # (groups of grey values,): the typical (root mean square) residual of a guess of that grey
+    correlation: Tensor  # (D, D): mean product of two pixels' residuals, each divided by its size
 
     def size(self, guess: Tensor) -> Tensor:
-        """The typical error of each guessed pixel, the shape of `guess`, in grey values."""
+        """The typical residual of each guessed pixel, the shape of `guess`, in grey values."""
         return self.sizes[torch.bucketize(guess.contiguous(), _EDGES)]
 
 
-def learn_errors(*, truth: Tensor, guess: Tensor, known: Tensor | None = None) -> Errors:
+def learn_residuals(*, truth: Tensor, guess: Tensor, known: Tensor | None = None) -> Residuals:
     """Describe what `guess` gets wrong about `truth`, both `(N, 1, H, W)`, on images like those to be filled.
 
-    Args: known: bool, the shape of `truth`; where it is False the truth is not known either (training on incomplete images).
-    Raises ValueError for shapes that differ or fewer than 2 images.
+    `known`: bool, the shape of `truth`; where it is False the truth is not known either (training on incomplete images).
+    Raises ValueError for NaN.
     """
-    if truth.shape != guess.shape or len(truth) < 2:
-        raise ValueError(
-            f"truth is {tuple(truth.shape)}, guess {tuple(guess.shape)}; expected the same, 2 images or more."
-        )
-    sums = torch.zeros(2, len(_EDGES) + 1, dtype=torch.float64)  # of squared errors, and of pixels, by grey value
-    for error, grey, counted in _batches(truth, guess, known):
+    check_values(truth, unit_interval=False)  # the Gaussian model of a table leaves [0, 1]
+    check_values(guess, unit_interval=False)
+    sums = torch.zeros(2, len(_EDGES) + 1, dtype=torch.float64)  # of squared residuals, and of pixels, by grey value
+    for residual, grey, counted in _batches(truth, guess, known):
         group = torch.bucketize(grey.contiguous(), _EDGES).flatten()
-        for total, weights in zip(sums, (error.square(), counted), strict=True):
+        for total, weights in zip(sums, (residual.square(), counted), strict=True):
             total += torch.bincount(group, weights=weights.flatten().double(), minlength=len(total))
     sizes = ((sums[0] + 1e-6) / (sums[1] + 1)).sqrt().to(truth.dtype)
-    errors = Errors(sizes, torch.empty(0))
+    scaled = Residuals(sizes, torch.empty(0))
     products, pairs = torch.zeros(2, truth[0].numel(), truth[0].numel())
-    for error, grey, counted in _batches(truth, guess, known):
-        unit = error / errors.size(grey)
+    for residual, grey, counted in _batches(truth, guess, known):
+        unit = residual / scaled.size(grey)
         products += unit.T @ unit
         if known is not None:
             pairs += counted.T @ counted
     if known is None:
-        return Errors(sizes, products / len(truth))
+        return Residuals(sizes, products / len(truth))
     # Each pair of pixels has been seen together in images of its own, so that the products need not fit together.
     root = _root(products / pairs.clamp_min(1))
-    return Errors(sizes, root.T @ root)
+    return Residuals(sizes, root.T @ root)
 
 
 def _batches(truth: Tensor, guess: Tensor, known: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Errors (0 where the truth is not known), guesses, and 1 where they count, `(n, D)`: few images at a time."""
+    """Residuals (0 where the truth is not known), guesses, and 1 where they count, `(n, D)`: few images at a time."""
     for rows in torch.arange(len(truth)).split(2000):
         counted = torch.ones_like(guess[rows]) if known is None else known[rows].to(guess.dtype)
-        error = torch.where(counted > 0, truth[rows] - guess[rows], 0)
-        yield error.flatten(1), guess[rows].flatten(1), counted.flatten(1)
-
-
-# --- model and errors together ----------------------------------------------------------------------------------------
+        residual = torch.where(counted > 0, truth[rows] - guess[rows], 0)
+        yield residual.flatten(1), guess[rows].flatten(1), counted.flatten(1)
 
 
 def guess(model: VAE, images: Tensor, observed: Tensor) -> Tensor:
     """The model's own output `(N, 1, H, W)` for all pixels, from the code's mean; missing pixels are not looked at.
 
-    Raises ValueError as `check_holes` does, and for a model without a channel for the mask.
+    `model` takes pixels and mask (`in_channels=2`). Raises ValueError as `condition` does.
     """
-    check_holes(images, observed)
-    if model.in_channels != 2:
-        raise ValueError(
-            f"The model has in_channels={model.in_channels}; train VAE(..., in_channels=2): pixels and mask."
-        )
+    _check(images, observed)
     return decode(model, encode(model, with_mask_channel(Corrupted(images * observed, observed)))[0])
 
 
 @dataclass(frozen=True)
 class Imputer:
-    """Fills gaps with a model's guess, put right by what the guess got wrong at the observed pixels.
+    """Fills gaps with a model's guess, corrected by the residuals at the observed pixels.
 
-    What is missing has the Gaussian of `condition`: `errors` around the guess, plus what the code itself is unsure of.
-    For the latter each latent number is nudged by its own standard deviation, to see which pixels move together. A model
-    trained with `beta` has a q(z|x) whose variance is about `beta` times the posterior's (its likelihood counts 1/beta
-    times), which the nudges make up for.
+    What is missing has the Gaussian of `condition`: `residuals` around the guess, plus the uncertainty of the code itself.
+    For the latter each latent dimension is perturbed by its own standard deviation, to see which pixels move together. A
+    model trained with `beta` has a q(z|x) whose variance is about `beta` times the posterior's (its likelihood counts 1/beta
+    times), which the perturbations make up for.
     """
 
     model: VAE
-    errors: Errors
+    residuals: Residuals
     beta: float = 1.0
 
     @classmethod
@@ -295,7 +258,7 @@ class Imputer:
         known: Tensor | None = None,
         seed: int = 0,
     ) -> "Imputer":
-        """The imputer for gaps like those that `holes` makes, learning the errors from `images` with such gaps.
+        """The imputer for gaps like those that `holes` makes, learning the residuals from `images` with such gaps.
 
         Args: beta: what the model was trained with; known: bool, which pixels of `images` are known at all (default: all).
         """
@@ -303,34 +266,22 @@ class Imputer:
         for rows in torch.arange(len(images)).split(2000):
             observed = holes(images[rows], generator).observed
             guesses[rows] = guess(model, images[rows], observed if known is None else observed & known[rows])
-        return cls(model, learn_errors(truth=images, guess=guesses, known=known), beta)
+        return cls(model, learn_residuals(truth=images, guess=guesses, known=known), beta)
 
     def fill(self, images: Tensor, observed: Tensor, *, std: bool = False, samples: int = 0, seed: int = 0) -> Filled:
         """Complete `images`; arguments, results and errors as for `condition`. Without any observed pixel: the guess."""
-        check_holes(images, observed)
-        batches = zip(images.split(100), observed.split(100), strict=True)  # with all its nudges an image takes 300 kB
-        parts = [
-            self._fill_batch(*batch, std=std, samples=samples, seed=seed + number)
-            for number, batch in enumerate(batches)
-        ]
+        _check(images, observed)
+        parts = []
+        for number, (x, mask) in enumerate(zip(images.split(100), observed.split(100), strict=True)):
+            mu, logvar = encode(self.model, with_mask_channel(Corrupted(x * mask, mask)))
+            # (n, latent_dim, latent_dim): for each latent dimension a perturbation that leaves the others alone
+            perturbations = torch.diag_embed((0.5 * logvar).exp() / self.beta**0.5)
+            middle = decode(self.model, mu).flatten(1)
+            moved = decode(self.model, (mu[:, None] + perturbations).flatten(0, 1)).view(*mu.shape, -1)
+            gaussian = {"mean": middle, "covariance": self.residuals.correlation, "scale": self.residuals.size(middle)}
+            gaussian["spread"] = moved - middle[:, None]
+            parts.append(condition(x, mask, std=std, samples=samples, seed=seed + number, **gaussian))
+        filled, deviations, draws = zip(*parts, strict=True)
         return Filled(
-            torch.cat([part.images for part in parts]),
-            torch.cat([part.std for part in parts]) if std else None,
-            torch.cat([part.samples for part in parts], dim=1) if samples else None,
-        )
-
-    def _fill_batch(self, images: Tensor, observed: Tensor, **options: int) -> Filled:
-        mu, logvar = encode(self.model, with_mask_channel(Corrupted(images * observed, observed)))
-        # (N, latent_dim, latent_dim): for each latent number a nudge that leaves the others alone
-        nudges = torch.diag_embed((0.5 * logvar).exp() / self.beta**0.5)
-        middle = decode(self.model, mu).flatten(1)
-        moved = decode(self.model, (mu[:, None] + nudges).flatten(0, 1)).view(len(images), mu.shape[1], middle.shape[1])
-        return condition(
-            images,
-            observed,
-            mean=middle,
-            covariance=self.errors.correlation,
-            scale=self.errors.size(middle),
-            spread=moved - middle[:, None],
-            **options,
+            torch.cat(filled), torch.cat(deviations) if std else None, torch.cat(draws, dim=1) if samples else None
         )

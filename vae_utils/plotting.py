@@ -1,4 +1,4 @@
-"""How is it shown? Figures of about 100 dpi, one image a grid, colours that colour-blind readers can tell apart."""
+"""Plotting: figures of about 100 dpi, many images tiled into one, colours that colour-blind readers can tell apart."""
 
 import base64
 import html
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -31,119 +32,82 @@ def set_style() -> None:
 def show(figure: Figure, alt: str, name: str | None = None) -> None:
     """Put a figure into the notebook as PNG, with `alt` as its description for those who cannot see it; closes the figure.
 
-    A figure with a `name` is one for the README: `make notebooks` copies it to docs/figures/<name>.png.
-    Raises ValueError for an empty description.
+    With a `name` it is also for the README: docs/figures/<name>.png. Raises ValueError for an empty description.
     """
-    if not alt.strip():
-        raise ValueError("alt is empty; describe in a sentence what the figure shows.")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     plt.close(figure)
-    png = base64.b64encode(buffer.getvalue()).decode()
+    _display("image/png", base64.b64encode(buffer.getvalue()).decode(), alt, name)
+
+
+def show_animation(frames: Tensor, alt: str, name: str | None = None) -> None:
+    """Put frames `(N, 1, H, W)` in [0, 1] into the notebook as an animated GIF of 4 s, as HTML; otherwise like `show`."""
+    gif = base64.b64encode(_gif(frames)).decode()  # not every viewer of notebooks knows GIF as a kind of output
+    _display("text/html", f'<img src="data:image/gif;base64,{gif}" alt="{html.escape(alt)}">', alt, name)
+
+
+def _display(kind: str, data: str, alt: str, name: str | None) -> None:
+    if not alt.strip():
+        raise ValueError("alt is empty; describe in a sentence what the figure shows.")
     metadata = {"alt": alt} | ({"name": name} if name else {})
-    display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)
+    display({kind: data, "text/plain": alt}, metadata={kind: metadata}, raw=True)
 
 
-def animation_gif(frames: Tensor, *, seconds: float = 4.0, side: int = 140) -> bytes:
-    """A GIF that runs through `frames` `(N, 1, H, W)` in [0, 1] in about `seconds`, over and over, `side` pixels wide.
-
-    Raises ValueError for fewer than 2 frames.
-    """
-    if frames.ndim != 4 or len(frames) < 2:
-        raise ValueError(f"frames have shape {tuple(frames.shape)}; expected at least two images (N, 1, H, W).")
+def _gif(frames: Tensor, side: int = 140) -> bytes:
     palette = (255 * plt.get_cmap(CMAP)(np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
-    height = round(side * frames.shape[2] / frames.shape[3])
     pictures = []
     for grey in (255 * frames[:, 0]).round().to("cpu").numpy().astype(np.uint8):
-        picture = Image.fromarray(grey).resize((side, height), Image.Resampling.NEAREST)
-        picture.putpalette(palette)  # 256 greys, 256 colours: nothing is lost
-        pictures.append(picture)
+        size = (side, round(side * grey.shape[0] / grey.shape[1]))
+        pictures.append(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST))
+        pictures[-1].putpalette(palette)  # 256 greys, 256 colours: nothing is lost
+    duration = max(20, round(4000 / len(frames)))  # browsers slow down what is faster than 20 ms a frame
+    options = {"save_all": True, "append_images": pictures[1:], "duration": duration, "loop": 0, "optimize": False}
     buffer = io.BytesIO()
-    duration = max(20, round(1000 * seconds / len(frames)))  # browsers slow down what is faster than 20 ms a frame
-    pictures[0].save(
-        buffer, format="gif", save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=False
-    )
+    pictures[0].save(buffer, format="gif", **options)
     return buffer.getvalue()
 
 
-def show_animation(frames: Tensor, alt: str, name: str | None = None, *, seconds: float = 4.0) -> None:
-    """Put frames `(N, 1, H, W)` in [0, 1] into the notebook as an animated GIF with `alt` as its description.
-
-    As HTML, since not every viewer of notebooks knows GIF as a kind of output. With a `name` it is one for the README,
-    as in `show`.
-    Raises ValueError for an empty description or fewer than 2 frames.
-    """
-    if not alt.strip():
-        raise ValueError("alt is empty; describe in a sentence what the animation shows.")
-    gif = base64.b64encode(animation_gif(frames, seconds=seconds)).decode()
-    metadata = {"alt": alt} | ({"name": name} if name else {})
-    picture = f'<img src="data:image/gif;base64,{gif}" alt="{html.escape(alt)}">'
-    display({"text/html": picture, "text/plain": alt}, metadata={"text/html": metadata}, raw=True)
-
-
 def tile(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
-    """A grid of images `(N, 1, H, W)` as one array, row by row, `gap` empty (NaN) pixels between them.
-
-    Raises ValueError for no images or fewer than one column.
-    """
-    if len(images) == 0 or columns < 1:
-        raise ValueError(f"Cannot tile {len(images)} image(s) in {columns} column(s); both must be at least 1.")
-    height, width = images.shape[-2:]
-    rows = -(-len(images) // columns)
-    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan, dtype=np.float32)
-    for number, image in enumerate(images):
-        row, column = divmod(number, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        grid[top : top + height, left : left + width] = image.detach().cpu().reshape(height, width).numpy()
-    return grid
+    """A grid of images `(N, 1, H, W)` as one array, row by row, `gap` empty (NaN) pixels between them."""
+    height, width = images.shape[-2] + gap, images.shape[-1] + gap
+    single = images.detach().cpu().float().reshape(-1, *images.shape[-2:]).numpy()
+    padded = np.pad(single, ((0, -len(single) % columns), (0, gap), (0, gap)), constant_values=np.nan)
+    grid = padded.reshape(-1, columns, height, width).swapaxes(1, 2).reshape(-1, columns * width)
+    return grid[: len(grid) - gap, : columns * width - gap]
 
 
-def _image_axes(figure_size: tuple[float, float], title: str) -> tuple[Figure, plt.Axes]:
-    figure, axes = plt.subplots(figsize=figure_size)
-    axes.set_title(title)
+def _image_figure(images: Tensor, columns: int, title: str, size: tuple[float, float]) -> tuple[Figure, plt.Axes]:
+    figure, axes = plt.subplots(figsize=size)
+    axes.imshow(tile(images, columns), cmap=CMAP, vmin=0, vmax=1, interpolation="nearest")
+    axes.set(title=title, xticks=[], yticks=[])
     axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     return figure, axes
 
 
-def image_grid(images: Tensor, columns: int, title: str, *, cmap: str = CMAP, inches_each: float = 0.62) -> Figure:
+def image_grid(images: Tensor, columns: int, title: str, *, inches_each: float = 0.62) -> Figure:
     """Images `(N, 1, H, W)` in [0, 1], row by row."""
-    grid = tile(images, columns)
-    size = (columns * inches_each + 0.2, grid.shape[0] / grid.shape[1] * columns * inches_each + 0.4)
-    figure, axes = _image_axes(size, title)
-    axes.imshow(grid, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
-    return figure
+    rows = -(-len(images) // columns)
+    return _image_figure(images, columns, title, (columns * inches_each + 0.2, rows * inches_each + 0.4))[0]
 
 
 def image_rows(
-    rows: Mapping[str, Tensor],
-    title: str,
-    *,
-    columns: Sequence[str] | None = None,
-    cmap: str = CMAP,
-    inches_each: float = 0.8,
+    rows: Mapping[str, Tensor], title: str, *, columns: Sequence[str] | None = None, inches_each: float = 0.8
 ) -> Figure:
     """Rows of images to compare, one labelled row an entry: `{"original": (N, 1, H, W), "reconstructed": ...}`.
 
-    Args: columns: a label under each column. Raises ValueError when the rows differ in length.
+    columns: a label under each column. Raises ValueError when the rows differ in length.
     """
     lengths = {name: len(images) for name, images in rows.items()}
-    if len(set(lengths.values())) != 1:
+    if len(set(lengths.values())) > 1:
         raise ValueError(f"Rows of different lengths: {lengths}; give the same number of images in each.")
-    count = next(iter(lengths.values()))
-    grid = np.concatenate(
-        [np.pad(tile(images, count), ((0, 2), (0, 0)), constant_values=np.nan) for images in rows.values()]
-    )
-    figure, axes = _image_axes((count * inches_each + 1.3, len(rows) * inches_each + 0.5), title)
-    axes.imshow(grid, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
-    height, width = grid.shape[0] / len(rows), (grid.shape[1] + 2) / count
+    images, count = torch.cat([row.detach().cpu() for row in rows.values()]), max(lengths.values())
+    figure, axes = _image_figure(images, count, title, (count * inches_each + 1.3, len(rows) * inches_each + 0.5))
+    height, width = images.shape[-2] + 2, images.shape[-1] + 2
     axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], list(rows))
     if columns is not None:
         axes.set_xticks([width * (column + 0.5) for column in range(count)], list(columns))
-    axes.tick_params(length=0)
     return figure
 
 
@@ -198,11 +162,8 @@ def architecture(model: nn.Module, x: Tensor) -> Figure:
     latent_dim = layers[code][2][0]
     columns = [("x", "image", tuple(x.shape[1:])), *encoder, None, *decoder]
     figure, axes = plt.subplots(figsize=(10.5, 4.2))
-    axes.set(
-        xlim=(-0.7, len(columns) - 0.3),
-        ylim=(-1.28, 1.28),
-        title=f"Encoder → q(z|x) → decoder, {latent_dim} latent numbers",
-    )
+    axes.set(xlim=(-0.7, len(columns) - 0.3), ylim=(-1.28, 1.28))
+    axes.set_title(f"Encoder → q(z|x) → decoder, {latent_dim} latent dimensions")
     axes.axis("off")
     for position, column in enumerate(columns):
         if column is None:
@@ -220,18 +181,10 @@ def architecture(model: nn.Module, x: Tensor) -> Figure:
 
 
 def _draw_latent(axes: plt.Axes, position: float, latent_dim: int) -> None:
+    centred = {"ha": "center", "fontsize": 9}
+    box = {"fc": "white", "ec": PALETTE[1], "boxstyle": "round"}
     for offset, name in ((0.33, "fc21: mu"), (-0.33, "fc22: logvar")):
-        axes.text(
-            position,
-            offset,
-            name,
-            ha="center",
-            va="center",
-            fontsize=9,
-            bbox={"fc": "white", "ec": PALETTE[1], "boxstyle": "round"},
-        )
+        axes.text(position, offset, name, va="center", bbox=box, **centred)
     grid = np.linspace(-0.3, 0.3, 61)
     axes.plot(position + grid, -0.06 + 0.2 * np.exp(-((grid / 0.11) ** 2) / 2), color=PALETTE[1])
-    axes.text(
-        position, -0.72, f"z = mu + σ·ε\n{latent_dim} numbers", ha="center", va="top", fontsize=9, color=PALETTE[1]
-    )
+    axes.text(position, -0.72, f"z = mu + σ·ε\n{latent_dim} dimensions", va="top", color=PALETTE[1], **centred)

@@ -1,14 +1,13 @@
-"""What did the reader ask for? Folders, data set, seed and device, read once from the environment.
+"""The reader's choices: folders, data set, seed and device, read from the environment.
 
-| variable        | default            | meaning                                                        |
-|-----------------|--------------------|----------------------------------------------------------------|
-| `VAE_DATA_DIR`  | `data/`            | the torchvision root: holds `MNIST/raw/` and its siblings       |
-| `VAE_DATASET`   | `auto`             | `auto`, `mnist`, `fashion`, `kmnist` or `digits`                |
-| `VAE_CACHE_DIR` | `cache/`           | trained models                                                 |
-| `VAE_RESULTS_DIR` | `build/results/` | the figures each notebook measured                             |
-| `VAE_SEED`      | `0`                | seeds everything                                               |
-| `VAE_DEVICE`    | `cuda`, else `cpu` | `cpu`, `cuda` or `mps` (never tried: only when asked for)      |
-| `CPU_LIMIT`     | all processors     | set by Binder and JupyterHub: how many processors this learner may use |
+| variable          | default            | meaning                                                      |
+|-------------------|--------------------|--------------------------------------------------------------|
+| `VAE_DATA_DIR`    | `data/`            | the torchvision root: holds `MNIST/raw/` and its siblings     |
+| `VAE_DATASET`     | `auto`             | `auto`, `mnist`, `fashion`, `kmnist` or `digits`              |
+| `VAE_CACHE_DIR`   | `cache/`           | trained models                                               |
+| `VAE_RESULTS_DIR` | `build/results/`   | the figures each notebook measured                           |
+| `VAE_SEED`        | `0`                | seeds everything                                             |
+| `VAE_DEVICE`      | `cuda`, else `cpu` | `cpu`, `cuda` or `mps`                                       |
 
 A relative folder is taken from the project's root, wherever Python was started.
 """
@@ -18,10 +17,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
 
 DATASETS = ("auto", "mnist", "fashion", "kmnist", "digits")
-DEVICES = ("cpu", "cuda", "mps")
 
 
 def project_root() -> Path:
@@ -67,42 +64,16 @@ def seed() -> int:
     return int(text)
 
 
-def limit_threads() -> int:
-    """Use as many threads as `CPU_LIMIT` allows (rounded down, at least one) and say how many; called when this is imported.
-
-    A container sees every processor of its machine. One thread for each, on a share of two, spend their time waiting for
-    each other. Raises ValueError when `CPU_LIMIT` is no number above 0.
-    """
-    text = os.environ.get("CPU_LIMIT", "").strip()
-    if text:
-        try:
-            share = float(text)
-        except ValueError:
-            share = 0.0
-        if not share > 0:
-            raise ValueError(f"CPU_LIMIT is {text!r}; give a number of processors above 0, such as 1, or unset it.")
-        threads = max(1, min(int(min(share, 1e6)), os.cpu_count() or 1))
-        torch.set_num_threads(threads)
-        threadpool_limits(threads)  # NumPy's, which is here already
-        for library in ("OMP", "OPENBLAS", "MKL"):  # SciPy's and scikit-learn's read this when they are imported
-            os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
-    return torch.get_num_threads()
-
-
 @cache
 def device() -> torch.device:
     """CUDA where there is one, else the CPU; `VAE_DEVICE` overrules. Chosen once a process.
 
     Apple's MPS is used only when it is asked for: nobody has run the series on it yet.
-
     Raises ValueError when `VAE_DEVICE` names a device that this machine does not have.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     asked = os.environ.get("VAE_DEVICE", "").strip().lower()
     if asked and not present.get(asked, False):
-        here = ", ".join(name for name in DEVICES if present[name])
+        here = ", ".join(name for name, there in present.items() if there)
         raise ValueError(f"VAE_DEVICE is {asked!r}; this machine has: {here}. Unset VAE_DEVICE for CUDA, else the CPU.")
     return torch.device(asked or ("cuda" if present["cuda"] else "cpu"))
-
-
-limit_threads()

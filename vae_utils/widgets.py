@@ -1,12 +1,9 @@
-"""How is the latent space explored by hand?
+"""Widgets: sliders that move a code, and a picture of what the decoder makes of it.
 
-Sliders that move a code and a picture of what the decoder makes of it. Only what ipywidgets 7.7 and 8 share is used, and the
-picture is a `widgets.Image` whose bytes change in place, so that nothing flickers. An error in a callback is written in red
-below the picture: a widget that stands still without a word teaches nothing.
-
-For tests in a browser the outermost boxes have the CSS classes `vae-plane`, `vae-morph` and `vae-latents`; inside,
-pictures have
-`vae-picture` (decoded) and `vae-original` (a test digit), the line for errors `vae-error`.
+Only what ipywidgets 7.7 and 8 share is used, and the picture is a `widgets.Image` whose bytes change in place, so that
+nothing flickers. An error in a callback is written in red below the sliders. For tests in a browser the outermost boxes have
+the CSS classes `vae-plane`, `vae-morph` and `vae-latents`; inside, pictures have `vae-picture` (decoded) and `vae-original`
+(a test digit), the line for errors `vae-error`.
 """
 
 import functools
@@ -18,6 +15,7 @@ import ipywidgets as widgets
 import matplotlib
 import numpy as np
 import torch
+from IPython.display import display
 from PIL import Image
 from torch import Tensor
 
@@ -29,29 +27,24 @@ PICTURE_SIDE = 224  # pixels on the screen: 8 for each of a digit's 28
 
 
 def image_png(image: Tensor, side: int = PICTURE_SIDE) -> bytes:
-    """One image `(1, H, W)` in [0, 1] as the bytes of a coloured PNG, `side` pixels wide.
-
-    Raises ValueError for another shape, or values outside [0, 1].
-    """
-    if image.ndim != 3 or image.shape[0] != 1:
-        raise ValueError(f"image has shape {tuple(image.shape)}; expected one image (1, H, W).")
+    """One image `(1, H, W)` in [0, 1] as the bytes of a coloured PNG, `side` pixels wide."""
     grey = image[0].detach().cpu().numpy()
-    if not (grey.min() >= 0 and grey.max() <= 1):
-        raise ValueError(f"image ranges from {grey.min():.4g} to {grey.max():.4g}; expected [0, 1].")
-    colored = Image.fromarray(matplotlib.colormaps[CMAP](grey, bytes=True)[..., :3])
+    coloured = Image.fromarray(matplotlib.colormaps[CMAP](grey, bytes=True)[..., :3])
+    size = (side, round(side * grey.shape[0] / grey.shape[1]))
     buffer = io.BytesIO()
-    height = round(side * grey.shape[0] / grey.shape[1])
-    colored.resize((side, height), Image.Resampling.NEAREST).save(buffer, format="png", compress_level=1)
+    coloured.resize(size, Image.Resampling.NEAREST).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
 def png(model: Autoencoder, z: Tensor | Sequence[float]) -> bytes:
-    """What the decoder makes of one code `(latent_dim,)`, as the bytes of a PNG. Raises ValueError for a code that does
-    not fit."""
-    code = torch.as_tensor(z, dtype=torch.float32).reshape(1, -1)
-    if code.shape[1] != model.latent_dim or not bool(code.isfinite().all()):
-        raise ValueError(f"z is {code[0].tolist()}; this model takes {model.latent_dim} finite numbers.")
-    return image_png(decode(model, code)[0])
+    """What the decoder makes of one code `(latent_dim,)`, as the bytes of a PNG."""
+    return image_png(decode(model, torch.as_tensor(z, dtype=torch.float32)[None])[0])
+
+
+def _picture(css_class: str, side: int = PICTURE_SIDE) -> widgets.Image:
+    picture = widgets.Image(format="png", width=side, height=side)
+    picture.add_class(css_class)
+    return picture
 
 
 class _Explorer:
@@ -59,17 +52,15 @@ class _Explorer:
 
     def __init__(self, model: Autoencoder, css_class: str):
         self.model = model
-        self.picture = widgets.Image(format="png", width=PICTURE_SIDE, height=PICTURE_SIDE)
-        self.picture.add_class("vae-picture")
+        self.picture = _picture("vae-picture")
         self.error = widgets.HTML()
         self.error.add_class("vae-error")
         self.box = widgets.HBox()
         self.box.add_class(css_class)
 
-    def _show_errors(self, action: Callable[..., None]) -> Callable[..., None]:
+    def _show_errors(self, action: Callable[[], None]) -> Callable[..., None]:
         """`action` as a callback: what it raises is shown to the reader, and the next success takes it away again."""
 
-        @functools.wraps(action)
         def callback(*_) -> None:
             try:
                 action()
@@ -80,29 +71,25 @@ class _Explorer:
 
         return callback
 
-    def _slider(
-        self, description: str, low: float, high: float, action: Callable[[float], None]
-    ) -> widgets.FloatSlider:
+    def _slider(self, name: str, low: float, high: float, action: Callable[[float], None]) -> widgets.FloatSlider:
         """A slider that calls `action(value)` while it moves; it starts at 0."""
-        slider = widgets.FloatSlider(0.0, min=low, max=high, step=0.01, description=description, continuous_update=True)
+        slider = widgets.FloatSlider(0.0, min=low, max=high, step=0.01, description=name, continuous_update=True)
         slider.observe(self._show_errors(lambda: action(slider.value)), names="value")
         return slider
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
         display(self.box)
 
 
 class PlaneExplorer(_Explorer):
     """Two sliders, one for each number of a two-dimensional code, from −`limit` to `limit`, and the decoded picture.
 
-    Raises ValueError for a model with other than two latent numbers.
+    Raises ValueError for a model with other than two latent dimensions.
     """
 
     def __init__(self, model: Autoencoder, limit: float = 3.0):
         if model.latent_dim != 2:
-            raise ValueError(f"The model has {model.latent_dim} latent numbers; the plane needs 2.")
+            raise ValueError(f"The model has {model.latent_dim} latent dimensions; the plane needs 2.")
         super().__init__(model, "vae-plane")
         self.sliders = [self._slider(name, -limit, limit, self.draw) for name in ("z₁", "z₂")]
         self.box.children = [widgets.VBox([*self.sliders, self.error]), self.picture]
@@ -114,16 +101,9 @@ class PlaneExplorer(_Explorer):
 
 
 class MorphExplorer(_Explorer):
-    """One slider that walks along a path of codes `(steps, latent_dim)`, from 0 (the first) to 1 (the last).
-
-    Raises ValueError for fewer than two codes, or codes of another size than the model's.
-    """
+    """One slider that walks along a path of at least two codes `(steps, latent_dim)`, from 0 (the first) to 1 (the last)."""
 
     def __init__(self, model: Autoencoder, path: Tensor):
-        if path.ndim != 2 or len(path) < 2 or path.shape[1] != model.latent_dim:
-            raise ValueError(
-                f"path has shape {tuple(path.shape)}; expected at least two codes (N, {model.latent_dim})."
-            )
         super().__init__(model, "vae-morph")
         self.path = path
         self.slider = self._slider("morph", 0.0, 1.0, self.draw)
@@ -138,36 +118,28 @@ class MorphExplorer(_Explorer):
 
 
 class LatentExplorer(_Explorer):
-    """One slider for each of `latents` (their numbers, in the order wanted), and two buttons that set them all.
+    """One slider for each of the latent dimensions `latents`, in the order wanted, and two buttons that set them all.
 
     "encode a test digit" takes the code of the image whose number is in the box beside it, and shows that image;
-    "random" draws a code from N(0, I). Latent numbers without a slider keep what the last button gave them (0 at
-    first). A slider stops at ±`limit`; a code beyond is drawn as it is until that slider is moved.
-
-    Raises ValueError when there is no image, no latent, or one that the model does not have.
+    "random" draws a code from N(0, I). Latent dimensions without a slider keep what the last button gave them.
+    A slider stops at ±`limit`; a code beyond is drawn as it is until that slider is moved.
     """
 
     def __init__(self, model: VAE, images: Tensor, latents: Sequence[int], limit: float = 3.0, seed: int = 0):
-        latents = [int(latent) for latent in latents]
-        if len(images) == 0:
-            raise ValueError("images is empty; give at least one to encode.")
-        if not latents or not all(0 <= latent < model.latent_dim for latent in latents):
-            raise ValueError(f"latents are {latents}; expected some of 0 to {model.latent_dim - 1}.")
         super().__init__(model, "vae-latents")
-        self.images, self.latents = images, latents
+        self.images, self.latents = images, [int(latent) for latent in latents]
         self.code = torch.zeros(model.latent_dim)
         self._generator = torch.Generator().manual_seed(seed)
         self._setting_all = False
         self.sliders = [
-            self._slider(f"z[{latent}]", -limit, limit, functools.partial(self.move, latent)) for latent in latents
+            self._slider(f"z[{latent}]", -limit, limit, functools.partial(self.move, latent)) for latent in self.latents
         ]
         self.number = widgets.BoundedIntText(value=0, min=0, max=len(images) - 1, description="test digit")
         self.encode_button = widgets.Button(description="encode a test digit")
         self.random_button = widgets.Button(description="random")
         self.encode_button.on_click(self._show_errors(self.encode_image))
         self.random_button.on_click(self._show_errors(self.draw_random))
-        self.original = widgets.Image(format="png", width=PICTURE_SIDE // 2, height=PICTURE_SIDE // 2)
-        self.original.add_class("vae-original")
+        self.original = _picture("vae-original", PICTURE_SIDE // 2)
         buttons = widgets.VBox([self.number, widgets.HBox([self.encode_button, self.random_button])])
         pictures = widgets.VBox([self.picture, self.original])
         self.box.children = [widgets.VBox([*self.sliders, buttons, self.error]), pictures]
@@ -176,8 +148,7 @@ class LatentExplorer(_Explorer):
     def encode_image(self) -> None:
         """Take over the code (mu) of the image whose number is in the box."""
         image = self.images[self.number.value]
-        mu, _ = encode(self.model, image[None])
-        self._set(mu[0])
+        self._set(encode(self.model, image[None])[0][0])
         self.original.value = image_png(image, PICTURE_SIDE // 2)
 
     def draw_random(self) -> None:
@@ -196,7 +167,7 @@ class LatentExplorer(_Explorer):
         self.picture.value = png(self.model, self.code)
 
     def move(self, latent: int, value: float) -> None:
-        """Give one latent number another value."""
+        """Give one latent dimension another value."""
         if not self._setting_all:
             self.code[latent] = value
             self.picture.value = png(self.model, self.code)

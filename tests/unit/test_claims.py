@@ -1,5 +1,6 @@
 """Verdicts and results files."""
 
+import io
 import json
 
 import numpy as np
@@ -10,19 +11,21 @@ from vae_utils import settings
 from vae_utils.claims import Claims, read_results
 
 
-def test_verdicts_print_what_came_true_and_what_did_not_and_write_the_figures(capsys):
+def test_verdicts_print_findings_apart_from_sanity_checks_and_write_everything(capsys):
     claims = Claims("02_compression", "mnist")
     claims.measure(vae=0.026, pca=torch.tensor(0.035))
-    claims.check("the VAE is smaller", np.float64(0.026) < 0.035)
-    claims.check("the moon is cheese", torch.tensor(1.0) > 2)
+    claims.check("it is small", np.float64(0.026) < 0.035)
+    claims.check("the moon is cheese", True)
+    claims.check("the moon is cheese", torch.tensor(1.0) > 2)  # the cell was run again
     claims.check("only large data show this", True, mnist_only=True)
+    claims.sanity("2 is 2", True)
     claims.verdicts()
-    assert capsys.readouterr().out == "✓ the VAE is smaller\n✗ the moon is cheese\n"
+    assert capsys.readouterr().out == "Findings\n✓ it is small\n✗ the moon is cheese\nSanity checks\n✓ 2 is 2\n"
     claims.verdicts(mnist_only=True)
-    assert capsys.readouterr().out == "✓ only large data show this\n"
-    result = json.loads((settings.results_dir() / "mnist" / "02_compression.json").read_text())
-    assert result["measured"] == {"vae": 0.026, "pca": pytest.approx(0.035)}
-    assert result["verdicts"]["the moon is cheese"] is False
+    assert capsys.readouterr().out == "Findings\n✓ only large data show this\n"
+    result = json.loads((settings.results_dir() / "mnist" / "02_compression.json").read_text(encoding="utf-8"))
+    assert result["seed"] == 0 and result["measured"] == {"vae": 0.026, "pca": pytest.approx(0.035)}
+    assert list(result["verdicts"].values()) == [True, False, True, True]
     assert read_results(settings.results_dir()) == {("mnist", "02_compression"): result}
 
 
@@ -36,29 +39,37 @@ def test_claims_for_mnist_alone_are_neither_judged_nor_kept_elsewhere(capsys):
     assert read_results(settings.results_dir())["digits", "n"]["verdicts"] == {"always": True}
 
 
-@pytest.mark.parametrize("passed", [[], [False], "no", 1, None, torch.tensor([True, False]), np.array([])])
+@pytest.mark.parametrize("passed", [[False], "no", 1, None, torch.tensor([True, False]), np.array([])])
 def test_only_a_truth_value_decides_a_claim(passed):
-    with pytest.raises((TypeError, ValueError, RuntimeError)):
-        Claims("n", "mnist").check("claim", passed)
+    for decide in (Claims("n", "mnist").check, Claims("n", "mnist").sanity):
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            decide("claim", passed)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_figure_that_is_no_number_is_refused_by_name(value):
+def test_names_with_a_folder_figures_that_are_no_numbers_and_reports_of_nothing_are_refused():
+    for name in ("../../x", "a/b", "..\\x"):
+        with pytest.raises(ValueError, match="notebook is"):
+            Claims(name, "mnist")
     with pytest.raises(ValueError, match="'loss'"):
-        Claims("n", "mnist").measure(loss=value)
-
-
-def test_no_claims_is_an_error_not_a_pass():
-    with pytest.raises(RuntimeError, match="no claim"):
+        Claims("n", "mnist").measure(loss=float("nan"))
+    with pytest.raises(RuntimeError):
         Claims("n", "mnist").verdicts()
 
 
-def test_running_a_cell_again_replaces_its_claim(capsys):
-    claims = Claims("n", "mnist")
-    claims.check("claim", False)
-    claims.check("claim", True)
-    claims.verdicts()
-    assert capsys.readouterr().out == "✓ claim\n"
+def test_part_of_a_notebook_run_again_does_not_replace_the_figures_of_all(monkeypatch):
+    def run(**figures):
+        claims = Claims("n", "mnist")
+        claims.measure(**figures)
+        claims.check("claim", True)
+        claims.verdicts()
+        return read_results(settings.results_dir())["mnist", "n"]["measured"]
+
+    assert run(a=1, b=2) == {"a": 1, "b": 2}
+    with pytest.warns(UserWarning, match="'b'"):
+        assert run(a=3) == {"a": 1, "b": 2}
+    assert run(a=3, b=4, c=5) == {"a": 3, "b": 4, "c": 5}
+    monkeypatch.setenv("VAE_SEED", "1")
+    assert run(a=6) == {"a": 6}
 
 
 def test_a_folder_that_cannot_be_written_costs_the_file_not_the_verdicts(capsys, tmp_path, monkeypatch):
@@ -66,6 +77,17 @@ def test_a_folder_that_cannot_be_written_costs_the_file_not_the_verdicts(capsys,
     monkeypatch.setenv("VAE_RESULTS_DIR", str(tmp_path / "file" / "results"))
     claims = Claims("n", "mnist")
     claims.check("claim", True)
-    with pytest.warns(UserWarning, match="could not be written"):
+    with pytest.warns(UserWarning, match="results"):
         claims.verdicts()
-    assert capsys.readouterr().out == "✓ claim\n"
+    assert "✓ claim" in capsys.readouterr().out
+
+
+def test_a_console_without_check_marks_shows_words(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
+    monkeypatch.setattr("sys.stdout", console)
+    claims = Claims("n", "mnist")
+    claims.check("β is small", True)
+    claims.check("the moon is cheese", False)
+    claims.verdicts()
+    console.flush()
+    assert console.buffer.getvalue() == b"Findings\nok ? is small\nFAILED the moon is cheese\n"

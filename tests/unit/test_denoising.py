@@ -38,16 +38,6 @@ def strokes():
 # --- grey levels ------------------------------------------------------------------------------------------------------
 
 
-def test_grey_levels_are_multiples_of_1_over_255():
-    images = torch.rand(2, 1, 28, 28, generator=generator())
-    rounded = to_grey_levels(images)
-    torch.testing.assert_close(rounded * 255, (rounded * 255).round(), rtol=0, atol=1e-4)
-    assert (rounded - images).abs().max() <= 0.5 / 255 + 1e-6
-    assert torch.equal(to_grey_levels(rounded), rounded)
-    with pytest.raises(ValueError, match="images"):
-        to_grey_levels(images * 255)
-
-
 def test_uniform_grey_levels_are_the_frequencies_of_rounded_noise():
     probability = denoising.uniform_grey_levels()
     assert probability.sum().item() == pytest.approx(1)
@@ -123,19 +113,6 @@ def test_impossible_fractions_are_refused(fraction):
     table = CleanPixels.count(prediction=x, clean=x)
     with pytest.raises(ValueError, match="one number or one for each image"):
         weigh(x, x, table, fraction)
-
-
-def test_images_that_do_not_fit_are_refused():
-    x = torch.zeros(2, 1, 4, 4)
-    table = CleanPixels.count(prediction=x, clean=x)
-    with pytest.raises(ValueError, match=r"noisy.*\(2, 1, 4, 4\)"):
-        weigh(x, x[:1], table, 0.1)
-    with pytest.raises(ValueError, match="noisy"):
-        weigh(x + 2, x, table, 0.1)
-    with pytest.raises(ValueError, match="prediction"):
-        CleanPixels.count(prediction=x - 1, clean=x)
-    with pytest.raises(TypeError):
-        CleanPixels.count(x, x)  # which is which must be said
 
 
 def test_the_fraction_is_found_from_the_images_alone(strokes):

@@ -39,19 +39,6 @@ def test_the_discriminator_is_the_encoder_with_one_output():
     assert Discriminator(pack=1)(torch.rand(5, 1, 28, 28)).shape == (5,)
 
 
-def test_a_pack_is_judged_as_a_whole_and_packs_do_not_touch():
-    discriminator = Discriminator(pack=4).eval()
-    x = torch.rand(8, 1, 28, 28)
-    logits = discriminator(x)
-    assert logits.shape == (2,)
-    changed = x.clone()
-    changed[3] = 0
-    after = discriminator(changed)
-    assert after[0] != logits[0] and after[1] == logits[1]
-    with pytest.raises(ValueError, match="7 images cannot be put into packs of 4"):
-        discriminator(x[:7])
-
-
 def test_losses_of_a_discriminator_that_cannot_tell_and_of_one_that_can():
     nothing, sure = torch.zeros(3), torch.full((3,), 20.0)
     assert gan.discriminator_loss(nothing, nothing).item() == pytest.approx(2 * math.log(2))
@@ -129,18 +116,3 @@ def test_codes_are_found_for_images_that_the_model_can_draw():
     error = (generator.decode(codes) - images).square().mean()
     assert error < 0.1 * (generator.decode(torch.zeros(4, 3)) - images).square().mean()
     assert all(parameter.grad is None for parameter in generator.parameters())
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"batch_size": 12}, "batch_size is 12; give a multiple of pack"),
-        ({"batch_size": 128}, "at most the 64 images"),
-        ({"steps": 0}, "steps is 0"),
-    ],
-)
-def test_what_cannot_be_trained_is_refused_in_words(options, words):
-    with pytest.raises(ValueError, match=words):
-        fit_gan(Generator(2), squares(64), **({"steps": 1, "batch_size": 16, "progress": False} | options))
-    with pytest.raises(ValueError, match="Divide bytes by 255"):
-        fit_gan(Generator(2), 255 * squares(64), steps=1, progress=False)

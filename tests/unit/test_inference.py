@@ -38,23 +38,10 @@ def test_elbo_below_importance_weighted_bound_below_the_truth(linear_gaussian):
     assert bounds[2] == pytest.approx(truth.mean().item(), abs=0.02)
 
 
-def test_the_mean_log_weight_is_the_elbo(linear_gaussian):
-    model, x, _ = linear_gaussian
-    by_weights = inference.log_weights(model, x, samples=4000).mean(1)
-    torch.testing.assert_close(by_weights, inference.elbo(model, x, samples=4000), rtol=0, atol=0.2)
-
-
 def test_bounds_depend_on_the_seed_alone(linear_gaussian):
     model, x, _ = linear_gaussian
     assert torch.equal(inference.elbo(model, x, seed=1), inference.elbo(model, x, seed=1))
     assert not torch.equal(inference.elbo(model, x, seed=1), inference.elbo(model, x, seed=2))
-
-
-@pytest.mark.parametrize("function", [inference.elbo, inference.importance_weighted_bound])
-def test_fewer_than_one_sample_is_refused(linear_gaussian, function):
-    model, x, _ = linear_gaussian
-    with pytest.raises(ValueError, match="samples is 0"):
-        function(model, x, samples=0)
 
 
 def test_reconstruct_is_decode_of_mu_for_both_kinds_and_any_batch_size():
@@ -77,5 +64,3 @@ def test_encode_keeps_mu_and_logvar_apart():
 def test_active_units_are_those_whose_mean_moves():
     mu = torch.randn(500, 3) * torch.tensor([1.0, 0.05, 0.2])
     assert inference.active_units(mu).tolist() == [True, False, True]
-    with pytest.raises(ValueError, match="at least 2"):
-        inference.active_units(mu[:1])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from vae_utils import model as package
-from vae_utils.model import VAE, Autoencoder, loss_function
+from vae_utils.model import VAE, Autoencoder
 
 
 def somebody_elses_state(latent_dim: int) -> dict[str, torch.Tensor]:
@@ -64,20 +64,12 @@ def test_a_foreign_state_dict_loads_and_gives_the_same_outputs_and_loss(latent_d
     expected_recon, expected_mu, expected_logvar = somebody_elses_forward(state, x, torch.randn(5, latent_dim))
     for ours, theirs in ((recon, expected_recon), (mu, expected_mu), (logvar, expected_logvar)):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    bce = -(x * expected_recon.log() + (1 - x) * (1 - expected_recon).log()).sum()
-    kl = 0.5 * (expected_mu**2 + expected_logvar.exp() - 1 - expected_logvar).sum()
-    torch.testing.assert_close(loss_function(recon, x, mu, logvar), bce + kl, rtol=1e-5, atol=0)
-    torch.testing.assert_close(loss_function(recon, x, mu, logvar, beta=4.0), bce + 4 * kl, rtol=1e-5, atol=0)
-
-
-def test_training_on_logits_minimises_the_very_loss_of_the_article():
-    vae = VAE(3)
-    x = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(1)
-    recon, kl = vae.loss_terms(x, x)
-    torch.manual_seed(1)
-    expected = loss_function(*(lambda r, m, v: (r, x, m, v))(*vae(x)))
-    torch.testing.assert_close((recon + kl).sum(), expected, rtol=1e-5, atol=0)
+    torch.manual_seed(3)
+    recon_loss, kl_loss = vae.loss_terms(x, x)  # on logits, and yet the article's loss
+    bce = -(x * expected_recon.log() + (1 - x) * (1 - expected_recon).log()).flatten(1).sum(1)
+    kl = 0.5 * (expected_mu**2 + expected_logvar.exp() - 1 - expected_logvar).sum(1)
+    torch.testing.assert_close(recon_loss, bce, rtol=1e-5, atol=0)
+    torch.testing.assert_close(kl_loss, kl, rtol=1e-5, atol=1e-6)
 
 
 def test_kl_is_that_of_torch_distributions_and_never_negative():
@@ -149,22 +141,16 @@ def test_other_networks_plug_in_for_rows_and_sequences():
     assert sequences(torch.randn(6, 20, 2))[0].shape == (6, 20, 2)
 
 
-@pytest.mark.parametrize("latent_dim", [0, -1, 2.5, "10", True])
-def test_latent_dim_below_one_is_refused_by_name(latent_dim):
-    with pytest.raises(ValueError, match="latent_dim is"):
-        VAE(latent_dim)
-
-
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        (torch.zeros(2, 28, 28), "unsqueeze"),
+        (torch.zeros(2, 28, 28), r"\(2, 28, 28\)"),
         (torch.zeros(2, 3, 28, 28), r"\(2, 3, 28, 28\)"),
         (torch.zeros(2, 1, 32, 32), r"expected \(N, 1, 28, 28\)"),
         (torch.full((1, 1, 28, 28), 255.0), "255"),
         (torch.full((1, 1, 28, 28), -0.1), "-0.1"),
         (torch.full((1, 1, 28, 28), float("nan")), "NaN"),
-        (torch.full((1, 1, 28, 28), float("inf")), "inf"),
+        (torch.full((1, 1, 28, 28), float("inf")), "infinity"),
         (torch.zeros(1, 1, 28, 28, dtype=torch.uint8), "uint8"),
     ],
 )
@@ -172,34 +158,6 @@ def test_latent_dim_below_one_is_refused_by_name(latent_dim):
 def test_unsuitable_images_are_refused_with_the_value_and_the_fix(make, x, says):
     with pytest.raises(ValueError, match=says):
         make(2).encode(x)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"recon_x": torch.zeros(2, 784)}, "must be the same"),
-        ({"recon_x": torch.full((2, 1, 28, 28), 1.5)}, "recon_x ranges"),
-        ({"x": torch.full((2, 1, 28, 28), float("nan"))}, "NaN"),
-        ({"logvar": torch.zeros(2, 3)}, "logvar"),
-        ({"beta": -1.0}, "beta is -1.0"),
-        ({"beta": float("nan")}, "beta is nan"),
-    ],
-)
-def test_loss_function_refuses_bad_arguments(change, says):
-    good = {"recon_x": torch.full((2, 1, 28, 28), 0.5), "x": torch.zeros(2, 1, 28, 28)}
-    good |= {"mu": torch.zeros(2, 2), "logvar": torch.zeros(2, 2)}
-    assert loss_function(**good).item() == pytest.approx(2 * 784 * math.log(2), rel=1e-5)
-    with pytest.raises(ValueError, match=says):
-        loss_function(**(good | change))
-
-
-def test_other_bad_arguments():
-    with pytest.raises(ValueError, match="both an encoder and a decoder"):
-        VAE(2, encoder=nn.Linear(3, 4))
-    with pytest.raises(ValueError, match="'poisson'"):
-        VAE(2, likelihood="poisson")
-    with pytest.raises(ValueError, match=r"\(5, 3\).*\(N, 2\)"):
-        VAE(2).decode(torch.zeros(5, 3))
 
 
 def test_an_empty_batch_passes_through():

@@ -1,7 +1,8 @@
 """The tolerance of a reference figure comes from its spread over the seeds."""
 
 import pytest
-from reference import with_tolerance
+
+from tools.reference import with_tolerance
 
 
 @pytest.mark.parametrize(

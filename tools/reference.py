@@ -1,13 +1,14 @@
-"""Measure the reference results: every notebook under several seeds on both data sets (`make reference`).
+"""Measure the reference figures: every notebook under several seeds on both data sets.
 
-    python tests/reference.py            # all notebooks
-    python tests/reference.py 01 04      # some
+python tools/reference.py            # all notebooks
+python tools/reference.py 01 04      # some
 
 Stops at the first claim that does not come true. The tolerance of a figure comes from its standard deviation over the seeds
 and has a floor, a share of its size (one, for a count), which covers other processors and thread counts. The digits get
-more seeds and more room: trained on 1,300 images, a model may use one latent number more or less.
+more seeds and more room: trained on 1,300 images, a model may use one latent dimension more or less.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -15,29 +16,30 @@ import sys
 import time
 from pathlib import Path
 
-from vae_utils import notebooks
+from vae_utils.cache import write_atomically
 from vae_utils.claims import read_results
-from vae_utils.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for its neighbour, when this file is run as a script
+from tools import refresh  # noqa: E402
 
 SEEDS = {"digits": range(5), "mnist": range(3)}
 DEVIATIONS = {"digits": 6, "mnist": 4}  # standard deviations that a run may lie from the mean
 FLOOR = {"digits": 0.1, "mnist": 0.02}
-REFERENCE = Path(__file__).parent / "reference"
 
 
 def measure(path: Path, dataset: str) -> list[dict[str, float]]:
-    """The figures of a notebook, one dict a seed. Exits when a claim fails."""
+    """The figures of a notebook, one dict per seed. Exits when a claim fails."""
     figures = []
     for seed in SEEDS[dataset]:
-        folder = Path("build/reference").resolve() / f"seed{seed}"
+        folder = ROOT / "build" / "reference" / f"seed{seed}"
         os.environ |= {"VAE_DATASET": dataset, "VAE_SEED": str(seed), "VAE_RESULTS_DIR": str(folder)}
         started = time.perf_counter()
-        notebooks.execute(path)
+        refresh.execute(path)
         result = read_results(folder)[dataset, path.stem]
         failed = [text for text, passed in result["verdicts"].items() if not passed]
-        print(
-            f"  {dataset}, seed {seed}: {time.perf_counter() - started:.0f} s, {len(failed)} claims failed", flush=True
-        )
+        seconds = time.perf_counter() - started
+        print(f"  {dataset}, seed {seed}: {seconds:.0f} s, {len(failed)} claims failed", flush=True)
         if failed:
             sys.exit(f"{path.stem} on {dataset} with seed {seed}: ✗ " + "; ✗ ".join(failed))
         figures.append(result["measured"])
@@ -57,15 +59,13 @@ def with_tolerance(runs: list[dict[str, float]], dataset: str) -> dict[str, dict
     return reference
 
 
-def write(dataset: str, notebook: str, runs: list[dict[str, float]]) -> None:
-    content = json.dumps(with_tolerance(runs, dataset), indent=1) + "\n"
-    write_atomically(REFERENCE / dataset / f"{notebook}.json", content.encode())
-
-
 def main() -> None:
-    for path in notebooks.find(sys.argv[1:]):
+    parser = argparse.ArgumentParser(prog="reference.py", description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", help="beginnings of names, such as 01; all when none is given")
+    for path in refresh.find(parser.parse_args().notebooks):
         for dataset in SEEDS:
-            write(dataset, path.stem, measure(path, dataset))
+            content = json.dumps(with_tolerance(measure(path, dataset), dataset), indent=1) + "\n"
+            write_atomically(ROOT / "tests" / "reference" / dataset / f"{path.stem}.json", content.encode())
 
 
 if __name__ == "__main__":

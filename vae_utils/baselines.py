@@ -1,4 +1,4 @@
-"""How small do JPEG, PNG and WebP make the same images, and what comes back?"""
+"""Rivals of the VAE that somebody else wrote: the image formats JPEG, PNG and WebP."""
 
 import io
 import math
@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-FORMATS = ("jpeg", "png", "webp")
+from vae_utils.model import check_values
 
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """What a picture format made of N images: bytes in all files together, and float32 images (N, 1, H, W) in [0, 1]."""
+    """What an image format makes of N images: bytes in all files together, and float32 images `(N, 1, H, W)` in [0, 1]."""
 
     size: int
     images: Tensor
@@ -29,20 +29,18 @@ def one_file_each(images: Tensor, format: str, *, one_bit: bool = False, **optio
     """Every image `(N, 1, H, W)` in [0, 1] as a file of its own.
 
     Args:
-        format: one of `FORMATS`.
-        one_bit: store 1 bit a pixel where the format can (PNG): for images of zeros and ones.
+        format: "jpeg", "png" or "webp".
+        one_bit: store 1 bit per pixel where the format can (PNG): for images of zeros and ones.
         options: what Pillow's writer takes, such as `quality=5` or `lossless=True`.
 
-    Raises ValueError for no images, images of another shape or range, and an unknown format.
+    Raises ValueError for images outside [0, 1].
     """
-    _check(images, format)
     files = [_write(image, format, one_bit, options) for image in _bytes(images)]
     return Coded(sum(map(len, files)), torch.stack([_read(file) for file in files]))
 
 
 def one_sheet(images: Tensor, format: str, *, one_bit: bool = False, **options) -> Coded:
     """All images side by side in one large picture, so that one header serves them all. Arguments as for `one_file_each`."""
-    _check(images, format)
     height, width = images.shape[-2:]
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
@@ -54,16 +52,8 @@ def one_sheet(images: Tensor, format: str, *, one_bit: bool = False, **options) 
     return Coded(len(file), cells[: len(images)])
 
 
-def _check(images: Tensor, format: str) -> None:
-    if format not in FORMATS:
-        raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}.")
-    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1, H, W) with at least one image.")
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError("images leave [0, 1] or hold NaN; divide bytes by 255.")
-
-
 def _bytes(images: Tensor) -> np.ndarray:
+    check_values(images)
     return (images[:, 0] * 255).round().byte().cpu().numpy()
 
 

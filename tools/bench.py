@@ -1,0 +1,375 @@
+"""Measure speed, beside well-known recipes (`make bench`).
+
+python tools/bench.py                     # everything; about 40 minutes on two cores, which nothing else should use
+python tools/bench.py training speed      # some parts
+
+Every comparison runs both sides in this process, in turn, and is told as a ratio: seconds differ between machines, ratios
+less. The figures go to build/bench.json too.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import nbformat
+import torch
+import torch.nn.functional as F
+from jupyter_client import BlockingKernelClient, KernelManager
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import ToTensor
+
+from vae_utils import codec as coder
+from vae_utils import inference, settings
+from vae_utils.cache import write_atomically
+from vae_utils.data import ImageData, load
+from vae_utils.model import VAE, kl_divergence
+from vae_utils.training import evaluate, fit, seeded
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for its neighbour, when this file is run as a script
+from tools import refresh  # noqa: E402
+
+SEEDS = (0, 1, 2)
+Z_SAMPLES = 3  # test losses are means over so many draws of z
+FLOP_PER_IMAGE = 26.5e6  # the article's network, forward and backward
+SECONDS = 600  # the longest that a cell may take
+LAST_WIDGET = "LatentExplorer("
+
+# Runs in every kernel: a hand that moves a slider twenty times a second, and what the process holds meanwhile.
+MOVE_SLIDERS = """
+import json, time
+from pathlib import Path
+explorer, milliseconds = LatentExplorer(vae, data.test_images, order), []
+for move in range(200):
+    started = time.perf_counter()
+    explorer.sliders[move % len(explorer.sliders)].value = -2 + 0.02 * move
+    milliseconds.append(1000 * (time.perf_counter() - started))
+    time.sleep(0.05)
+assert not explorer.error.value, explorer.error.value
+memory = Path("/proc/self/smaps_rollup")
+lines = memory.read_text().splitlines()[1:] if memory.exists() else []
+mib = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+print(json.dumps({"milliseconds": sorted(milliseconds), "resident": mib.get("Rss", 0), "own_share": mib.get("Pss", 0)}))
+"""
+
+# --- the other side of the races -----------------------------------------------------------------------------------------
+
+
+class Perceptron(nn.Module):
+    """The two-layer VAE of pytorch/examples: 784-400-20 and back."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc21, self.fc22 = nn.Linear(784, 400), nn.Linear(400, 20), nn.Linear(400, 20)
+        self.fc3, self.fc4 = nn.Linear(20, 400), nn.Linear(400, 784)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = F.relu(self.fc1(x.flatten(1)))
+        mu, logvar = self.fc21(h), self.fc22(h)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return torch.sigmoid(self.fc4(F.relu(self.fc3(z)))).view_as(x), mu, logvar
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Images as torchvision's data sets hand them out: one by one, from bytes to a PIL image to a tensor."""
+
+    def __init__(self, images: Tensor):
+        self.bytes, self.transform = (images[:, 0] * 255).round().byte().numpy(), ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self.transform(Image.fromarray(self.bytes[number]))
+
+
+def recipe(model: nn.Module, images: Tensor, epochs: int) -> None:
+    """Train as tutorials do: DataLoader, ToTensor, Adam at 1e-3, batches of 128, the loss read at every step."""
+    loader = torch.utils.data.DataLoader(Pictures(images), batch_size=128, shuffle=True)
+    optimizer, total = torch.optim.Adam(model.parameters(), lr=1e-3), 0.0
+    model.to(settings.device()).train()
+    for _ in range(epochs):
+        for x in loader:
+            x = x.to(settings.device())
+            recon, mu, logvar = model(x)
+            loss = F.binary_cross_entropy(recon, x, reduction="sum") + kl_divergence(mu, logvar).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+
+@torch.no_grad()
+def test_loss(model: nn.Module, images: Tensor) -> float:
+    """Nats per image on `images`, a mean over `Z_SAMPLES` draws of z."""
+    if isinstance(model, VAE):
+        return evaluate(model, images, samples=Z_SAMPLES).loss
+    total, device = 0.0, next(model.parameters()).device
+    with seeded(0):
+        for _ in range(Z_SAMPLES):
+            for x in images.to(device).split(500):
+                recon, mu, logvar = model(x)
+                total += float(F.binary_cross_entropy(recon, x, reduction="sum") + kl_divergence(mu, logvar).sum())
+    return total / Z_SAMPLES / len(images)
+
+
+def article() -> VAE:
+    """The article's network as its readers get it, with the weights in PyTorch's own order."""
+    return VAE(latent_dim=10).to(memory_format=torch.contiguous_format)
+
+
+def perceptron() -> VAE:
+    """The layers of `Perceptron` for `fit`."""
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40))
+    decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784), nn.Unflatten(1, (1, 28, 28)))
+    return VAE(latent_dim=20, encoder=encoder, decoder=decoder)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def race(name: str, theirs: Callable, ours: Callable, data: ImageData, recipe_epochs: int, **options) -> dict:
+    """For each seed: the recipe with the model of `theirs`, then `fit` with that of `ours` and `options`."""
+    rounds = []
+    for seed in SEEDS:
+        with seeded(seed):
+            rival, model = theirs(), ours()
+            slow = seconds(lambda rival=rival: recipe(rival, data.train_images, recipe_epochs))
+        train = {"seed": seed, "progress": False} | options
+        fast = seconds(lambda model=model, train=train: fit(model, data.train_images, **train))
+        losses = test_loss(rival, data.test_images), test_loss(model, data.test_images)
+        rounds.append({"recipe_s": slow, "fit_s": fast, "recipe_loss": losses[0], "fit_loss": losses[1]})
+        print(
+            f"  {name}, seed {seed}: recipe {slow:.1f} s to {losses[0]:.2f} nats; fit {fast:.1f} s to {losses[1]:.2f}"
+        )
+    reached = all(r["fit_loss"] <= r["recipe_loss"] for r in rounds)
+    ratios = sorted(r["recipe_s"] / r["fit_s"] for r in rounds)
+    told = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f}) times as fast"
+    print(f"{name}: {told}{'' if reached else ', BUT NOT TO THE SAME LOSS'}", flush=True)
+    return {"rounds": rounds, "ratios": ratios, "reached": reached, "recipe_epochs": recipe_epochs, "fit": options}
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------------
+
+
+def training(data: ImageData) -> dict:
+    """Seconds until `fit` reaches the final test loss of two well-known recipes, ten epochs each."""
+    rate = {"peak_lr": 1e-2}
+    return {
+        "article": race("the article's recipe", article, lambda: VAE(latent_dim=10), data, 10, epochs=4, **rate),
+        "perceptron": race("pytorch/examples' recipe", Perceptron, perceptron, data, 10, epochs=5, **rate),
+    }
+
+
+def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    """Floating-point operations per second of this machine's own matrix product."""
+    a, b = (torch.randn(size, size, device=settings.device()).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(10))
+
+
+def speed(data: ImageData) -> dict:
+    """Images per second in training, as a share of the machine's matrix-product rate, and through a trained model."""
+    images, model = data.train_images[:20_000], VAE(latent_dim=10)
+    fit(model, images[:2000], epochs=1, progress=False)  # what is set up once is not counted
+    codes = inference.encode(model, images)[0]
+    work = {
+        "training": lambda: fit(model, images, epochs=1, progress=False),
+        "encode": lambda: inference.encode(model, images),
+        "decode": lambda: inference.decode(model, codes),
+    }
+    rates = {name: len(images) / min(seconds(step) for _ in range(3)) for name, step in work.items()}
+    print(", ".join(f"{name}: {rate:,.0f} images per second" for name, rate in rates.items()))
+    for dtype in (torch.float32, torch.bfloat16):
+        rates[str(dtype)] = matrix_rate(dtype)
+        share = 100 * rates["training"] * FLOP_PER_IMAGE / rates[str(dtype)]
+        print(f"  training: {share:.0f} % of the {dtype} matrix product's {rates[str(dtype)] / 1e9:.0f} GFLOP/s")
+    return rates
+
+
+def growth(data: ImageData) -> dict:
+    """How the cost of an epoch grows with images, latent dimensions and the batch, beside 10,000 / 10 / 128."""
+
+    def epoch(images: int = 10_000, latent_dim: int = 10, batch_size: int = 128) -> float:
+        model, part = VAE(latent_dim=latent_dim), data.train_images[:images]
+        return min(seconds(lambda: fit(model, part, epochs=1, batch_size=batch_size, progress=False)) for _ in range(2))
+
+    base, figures = epoch(), {}
+    sizes = {"images": (5_000, 20_000, 40_000), "latent_dim": (2, 50, 200), "batch_size": (32, 64, 512)}
+    for name, values in sizes.items():
+        figures[name] = {value: epoch(**{name: value}) / base for value in values}
+        print(f"{name}: " + ", ".join(f"{value}: {ratio:.2f}×" for value, ratio in figures[name].items()))
+    return figures
+
+
+def codec(data: ImageData) -> dict:
+    """Megabytes of pixels per second through the lossy codec, both ways."""
+    model, images = VAE(latent_dim=10), data.test_images
+    fit(model, data.train_images[:5000], epochs=1, progress=False)
+    packed = coder.compress(model, images)
+    work = {"compress": lambda: coder.compress(model, images), "decompress": lambda: coder.decompress(model, packed)}
+    figures = {name: images.numel() / 1e6 / min(seconds(step) for _ in range(3)) for name, step in work.items()}
+    print(", ".join(f"{name} {rate:.1f} MB of pixels per second" for name, rate in figures.items()))
+    return figures
+
+
+def peak_memory(command: list[str], variables: dict[str, str]) -> tuple[float, float]:
+    """Seconds, and the largest resident memory in MiB of any one process that `command` started (Linux; else 0)."""
+    peak, done = 0.0, threading.Event()
+
+    def children(parent: int) -> list[int]:
+        listing = Path(f"/proc/{parent}/task/{parent}/children")
+        own = [int(child) for child in listing.read_text().split()] if listing.exists() else []
+        return own + [grandchild for child in own for grandchild in children(child)]
+
+    def watch(parent: int) -> None:
+        nonlocal peak
+        while not done.wait(0.2):
+            for child in children(parent):
+                try:
+                    lines = Path(f"/proc/{child}/status").read_text().splitlines()
+                except OSError:
+                    continue
+                peak = max([peak, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))])
+
+    started = time.perf_counter()
+    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL) as process:
+        watcher = threading.Thread(target=watch, args=(process.pid,))
+        watcher.start()
+        code = process.wait()
+    elapsed = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    if code:
+        sys.exit(f"{' '.join(command)} ended with status {code}.")
+    return elapsed, peak
+
+
+def notebooks(data: ImageData) -> dict:
+    """Wall time and largest kernel of each notebook by itself and of `make run`, from scratch and with a full cache."""
+    figures: dict = {}
+    for chosen in [*([path.stem] for path in refresh.find([])), []]:
+        command, name = [sys.executable, str(ROOT / "tools" / "refresh.py"), "run", *chosen], (*chosen, "make run")[0]
+        with tempfile.TemporaryDirectory() as cache:
+            variables = {"VAE_CACHE_DIR": cache, "VAE_DATASET": data.name}
+            for kind in ("cold", "warm"):
+                elapsed, peak = figures.setdefault(name, {})[kind] = peak_memory(command, variables)
+                print(f"{name}, {kind}: {elapsed:.0f} s, {peak:.0f} MiB", flush=True)
+    return figures
+
+
+# --- many learners on one machine ----------------------------------------------------------------------------------------
+
+
+def interactive_part(path: Path) -> list[str]:
+    """The code cells of a notebook, up to the last one with a widget. Raises ValueError when there is none."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    last = max((number for number, source in enumerate(code) if source.startswith(LAST_WIDGET)), default=None)
+    if last is None:
+        raise ValueError(f"{path.name} has no cell that begins with {LAST_WIDGET}...); give notebook 03.")
+    return code[: last + 1]
+
+
+@contextmanager
+def kernel(folder: Path, variables: dict[str, str]) -> Iterator[BlockingKernelClient]:
+    """A kernel that works in `folder`, as JupyterLab would start it."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(folder), env=os.environ | variables, extra_arguments=["--log-level=40"])
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=SECONDS)
+        yield client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def run(client: BlockingKernelClient, code: str) -> str:
+    """What `code` prints in the kernel. Raises RuntimeError, with the kernel's words, when it fails."""
+    printed: list[str] = []
+
+    def listen(message: dict) -> None:
+        if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+            printed.append(message["content"]["text"])
+
+    reply = client.execute_interactive(code, allow_stdin=False, timeout=SECONDS, output_hook=listen)["content"]
+    if reply["status"] != "ok":
+        raise RuntimeError(f"A cell failed with {reply['ename']}: {reply['evalue']}")
+    return "".join(printed)
+
+
+def at_once(learners: int, path: Path, variables: dict[str, str]) -> list[dict]:
+    """`learners` kernels run the interactive part of `path` at the same time, then all move sliders.
+
+    One dict per learner: `opened` (seconds for the cells), `milliseconds` (each of 200 moves of a slider, sorted: from the new
+    value to the new picture's bytes), `resident` and `own_share` (MiB: all that the process holds, and the same with what
+    several share counted in parts; 0 where the system does not tell).
+    """
+    cells = interactive_part(path)
+    with ExitStack() as stack, ThreadPoolExecutor(learners) as pool:
+        clients = [stack.enter_context(kernel(path.parent, variables)) for _ in range(learners)]
+        opened = list(pool.map(lambda client: seconds(lambda: [run(client, cell) for cell in cells]), clients))
+        moved = pool.map(lambda client: json.loads(run(client, MOVE_SLIDERS).splitlines()[-1]), clients)
+        return [{"opened": opening} | figures for opening, figures in zip(opened, moved, strict=True)]
+
+
+def learners(data: ImageData) -> dict:
+    """1, 2, 4 and 8 kernels at notebook 03's sliders, all at once; models from the cache, which is filled first."""
+    [path] = refresh.find(["03"])
+    variables = {"VAE_DATASET": data.name}
+    at_once(1, path, variables)
+    figures: dict = {}
+    for count in (1, 2, 4, 8):
+        for name, limit in (("all", {}), ("one", dict.fromkeys(refresh.THREADS, "1"))):
+            everyone = at_once(count, path, variables | limit)
+            moves = sorted(value for one in everyone for value in one["milliseconds"])
+            figures[f"{count} kernels, {name} threads"] = row = {
+                "opened_s": max(one["opened"] for one in everyone),
+                "median_ms": statistics.median(moves),
+                "slow_ms": moves[int(0.99 * len(moves))],
+                "resident_mib": max(one["resident"] for one in everyone),
+                "own_share_mib": statistics.mean(one["own_share"] for one in everyone),
+            }
+            print(f"{count} kernels, {name} threads: " + ", ".join(f"{k} {v:.0f}" for k, v in row.items()), flush=True)
+    return figures
+
+
+PARTS = {part.__name__: part for part in (training, speed, growth, codec, notebooks, learners)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all when none is given")
+    asked = parser.parse_args(arguments).parts or list(PARTS)
+    if unknown := sorted(set(asked) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    data, path = load(), ROOT / "build" / "bench.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {torch.get_num_threads()} threads, {settings.device()}, {data.title}")
+    for name in asked:
+        print(f"\n{name}: {PARTS[name].__doc__}", flush=True)
+        results[name] = PARTS[name](data)
+        write_atomically(path, json.dumps(results, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()

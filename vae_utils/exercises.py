@@ -1,0 +1,468 @@
+"""Exercises that check themselves, three in each notebook.
+
+    def kl_of_code(mu, logvar):
+        return ...  # your line
+
+    exercises.check("01.1", kl_of_code)
+
+prints one of three verdicts and never raises for what a learner wrote: *not attempted yet*, with a hint; *not right
+yet*, with what is wrong; *right*, with a sentence of insight. An answer is judged by its properties, however it is written.
+"""
+
+import dis
+import math
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from vae_utils.training import seeded
+
+
+class Wrong(Exception):
+    """What is wrong with an answer, as sentences for the one who gave it."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. `judge` is given the learner's function, raises `Wrong`, or returns a sentence of insight."""
+
+    hint: str
+    judge: Callable[[Callable], str]
+
+
+EXERCISES: dict[str, Exercise] = {}
+
+
+def check(number: str, answer: object) -> None:
+    """Print what is to be said about the `answer` to exercise `number`, such as "01.1".
+
+    The answer draws the same random numbers each time; those of the notebook go on as if nothing had been drawn.
+    Raises ValueError for a number that no exercise has.
+    """
+    if number not in EXERCISES:
+        raise ValueError(f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}.")
+    exercise = EXERCISES[number]
+    try:
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's warnings about a wrong answer say less than the verdict
+            verdict = f"right. {exercise.judge(_watched(answer))}"
+    except Wrong as problem:
+        if _unfinished(answer, problem):
+            verdict = f"not attempted yet. Hint: {exercise.hint}"
+        else:
+            verdict = f"not right yet. {str(problem).strip()}"
+    print(f"Exercise {number}: {verdict}")
+
+
+def _watched(answer: object) -> Callable:
+    """The learner's function, which raises nothing but `Wrong`."""
+    if not callable(answer):
+        raise Wrong(f"check was given a {type(answer).__name__}; give it the function by its name, without calling it.")
+
+    def call(*arguments):
+        try:
+            value = answer(*arguments)
+        except Exception as error:
+            raise Wrong(_what_stopped(answer, error)) from error
+        expect(value is not ..., "The function returns an ellipsis.")
+        expect(value is not None, "The function returns None. Is a `return` missing?")
+        return value
+
+    return call
+
+
+def _what_stopped(answer: Callable, error: Exception) -> str:
+    """The error, and the last line of the learner's cell on the way to it."""
+    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.line and frame.filename == file]
+    where = f" at the line `{lines[-1]}`" if lines else ""
+    message = " ".join(str(error).split())
+    return f"Your function stopped{where} with {type(error).__name__}: {message}. Print the shapes of its arguments."
+
+
+def _unfinished(answer: object, problem: Wrong) -> bool:
+    """Whether the dots of the exercise are still there: as the answer, in what stopped it, or stored or returned in its code.
+
+    (`x[..., 0]` is an attempt: there the dots are put to use.)
+    """
+    if answer is None or answer is ... or "ellipsis" in str(problem).lower():
+        return True
+    steps = dis.get_instructions(answer) if hasattr(answer, "__code__") else ()
+    return any(
+        step.argval is ... and after.opname.startswith(("STORE", "RETURN", "UNPACK")) for step, after in pairwise(steps)
+    )
+
+
+# ---- what the judges are written with ----
+
+
+def exercise(number: str, hint: str) -> Callable:
+    """Decorator: the judge below belongs to exercise `number`."""
+
+    def register(judge: Callable[[Callable], str]) -> Callable:
+        EXERCISES[number] = Exercise(hint, judge)
+        return judge
+
+    return register
+
+
+def expect(holds: object, otherwise: str) -> None:
+    """Raises `Wrong` with the sentence `otherwise` unless `holds`."""
+    if not holds:
+        raise Wrong(otherwise)
+
+
+def numbers(value: object, shape: tuple[int, ...], what: str, advice: str = "") -> np.ndarray:
+    """`value` as a finite float64 array of `shape`. Raises `Wrong`, which calls the value `what`, for anything else."""
+    try:
+        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+    except Exception:  # whatever a learner returns
+        raise Wrong(f"{what} is a {type(value).__name__}; expected numbers. {advice}") from None
+    expect(array.shape == shape, f"{what} has the shape {array.shape}; expected {shape or 'one number, ()'}. {advice}")
+    bad = "nan" if np.isnan(array).any() else "an infinite value"
+    expect(np.isfinite(array).all(), f"{what} contains {bad}. {advice}")
+    return array
+
+
+def close(value: object, expected: object, within: float = 1e-4) -> bool:
+    """Whether all of `value` is within `within` of `expected`, relative to 1 or to `expected` where that is larger."""
+    return bool(np.allclose(value, expected, rtol=within, atol=within))
+
+
+def agree(value: object, truth: object, what: str, advice: str = "", *, mistakes=(), within: float = 1e-4) -> None:
+    """Raises `Wrong` unless `value` is close to `truth`. `mistakes`: pairs (what else it may be, what is wrong then)."""
+    for wrong, sentence in mistakes:
+        expect(not close(value, wrong, within), sentence)
+    for mine, right in zip(*(array.flat for array in np.broadcast_arrays(value, truth)), strict=True):
+        expect(close(mine, right, within), f"{what} should be {right + 0.0:.4g}; yours is {mine + 0.0:.4g}. {advice}")
+
+
+# ---- 01: KL divergence, reparameterization, importance-weighted bounds ----
+
+
+@exercise("01.1", "equation (5) is one term for each latent dimension. Over which dimension of the batch is it summed?")
+def _kl_of_code(kl):
+    per_image = "One number per image: sum over the latent dimensions (dimension 1), not over the images."
+    zeros = torch.zeros(2, 3)
+    prior = numbers(kl(zeros, zeros), (2,), "The KL of two codes of three dimensions", per_image)
+    agree(prior, 0, "The KL of a code that equals the prior (mu = 0, logvar = 0)")
+    mu, logvar = torch.cartesian_prod(torch.linspace(-2, 2, 5), torch.linspace(-3, 3, 7)).T[:, :, None]
+    truth = kl_divergence(Normal(mu, (0.5 * logvar).exp()), Normal(0.0, 1.0))[:, 0].numpy()
+    values = numbers(kl(mu, logvar), (35,), "The KL of 35 codes of one dimension")
+    lowest = values.min()
+    expect(lowest > -1e-6, f"Your KL can be {lowest:.3g}, but a KL divergence is never negative; look at the sign.")
+    agree(values[31], truth[31], "At mu = 2, logvar = 0 the KL in nats", "Check the factor ½ and the square.")
+    agree(values, truth, "For some mu and logvar the KL in nats", "logvar is log σ²: what is the variance, then?")
+    whole = numbers(kl(mu.T, logvar.T), (1,), "The KL of one code of 35 dimensions", per_image)
+    agree(whole, truth.sum(), "The KL of one code of 35 dimensions", "They add up: sum, do not average.")
+    return "Each latent dimension adds its own KL; one that is not used adds 0. So a large β can switch dimensions off."
+
+
+@exercise("01.2", "solve u = 1 − exp(−z / scale) for z, step by step: which operation undoes exp?")
+def _waiting_times(sample):
+    scale = torch.tensor(2.0, requires_grad=True)
+    times = sample(scale, 20_000)
+    values = numbers(times, (20_000,), "The sample of 20,000")
+    expect(values.min() >= 0, "Some waiting times are negative, as the logarithm of u is; look at the sign.")
+    reached = isinstance(times, torch.Tensor) and times.requires_grad
+    expect(reached, "No gradient reaches `scale`: use it in your line, and `u` too, instead of drawing anew.")
+    solve = "Solve u = 1 − exp(−z / scale) for z step by step."
+    agree(values.mean(), 2, "With scale = 2 the mean", solve, within=0.05)
+    agree((values > 2).mean(), math.exp(-1), "The share of waiting times above the mean", solve, within=0.02)
+    return "mu + σ·ε is this trick for the Gaussian: random numbers without parameters, then a smooth function of both."
+
+
+@exercise("01.3", "average the weights within a group, on the log scale; average the bounds over the groups.")
+def _bound(bound):
+    one_each = "One bound per image: first of each group, then the mean over the groups."
+    equal = numbers(bound(torch.full((2, 6), -3.0), 3), (2,), "The bound of two images, six samples each,", one_each)
+    agree(equal, -3, "If every log weight is −3, the bound", "How many weights does each group average?")
+    weights = torch.tensor([[1.0, 3.0, 5.0, 11.0]])
+    elbo, pairs, whole = (numbers(bound(weights.log(), k), (1,), "The bound", one_each) for k in (1, 2, 4))
+    what = "For the weights 1, 3, 5, 11 and k = {} the bound"
+    agree(elbo, math.log(165) / 4, what.format(1), "That is the ELBO. Average the *bounds* of the groups.")
+    agree(whole, math.log(5), what.format(4), "Within a group average the weights first, then take the logarithm.")
+    agree(pairs, math.log(16) / 2, what.format(2))
+    underflow = "exp(−1000) is 0 for a computer. torch.logsumexp takes the largest weight out first."
+    numbers(bound(torch.tensor([[-1000.0, -1001.0]]), 2), (1,), "The bound for log weights near −1000", underflow)
+    return "The best of the k samples dominates a group's mean: the larger the groups, the tighter the bound."
+
+
+# ---- 02: quantisation, code lengths, bits back ----
+
+
+@exercise("02.1", "how many times does `step` fit into z? Then choose the *nearest* whole number, and its dtype.")
+def _whole_steps(quantise):
+    z = torch.linspace(-3.3, 3.3, 67)
+    for step in (0.5, 2.0):
+        value = quantise(z, step)
+        steps = numbers(value, (67,), "The quantised code")
+        whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
+        expect(whole, "A codec wants integers, as `.long()` makes them. (Multiplying by `step` is the decoder's work.)")
+        expect(not close(steps, z.round()), f"With step = {step:g} you round z itself: how many *steps* is z?")
+        off = abs(steps * step - z.numpy()).max()
+        expect(off <= step / 2 + 1e-5, f"With step = {step:g} yours is off by up to {off:.2g}. Round to the nearest.")
+    return "Rounding errors are uniform, so their mean square is step²/12; halving the step costs about one bit per number."
+
+
+@exercise("02.2", "look up the probability of each integer in p; one of probability p costs −log2 p bits.")
+def _honest_bytes(honest_bytes):
+    uniform = numbers(honest_bytes(torch.arange(256).repeat(4), torch.full((256,), 9)), (), "The size of 1024 integers")
+    expect(uniform > 0, f"1024 integers need {uniform:.0f} bytes, you say: log p is negative.")
+    nats = "You count nats: a bit is a logarithm to base 2."
+    what = "The size of 1024 integers, 256 values equally probable, in bytes"
+    agree(uniform, 1024, what, "Add up all integers.", mistakes=[(1024 * math.log(2), nats)])
+    table, rare = torch.tensor([899, 89, 9]), torch.full((100,), 2)
+    p = (table + 1) / (table + 1).sum()
+    average = "You charge each integer what the *table's* cost on average; rare ones cost more. Look up p of each."
+    own = "A hundred equal integers cost nothing, by a table counted on them. But the receiver does not have that."
+    mistakes = [(100 * -(p * p.log2()).sum().item() / 8, average), (0, own)]
+    value = numbers(honest_bytes(rare, table), (), "The size of 100 integers")
+    agree(value, -100 * p[2].log2() / 8, "The bytes of a hundred integers of probability 1/100", mistakes=mistakes)
+    return "What this is above the integers' own entropy is a KL divergence: the cost of coding by other frequencies."
+
+
+@exercise("02.3", "what each push adds is −log p; what each pop takes off is −log q. Of which image is z not popped?")
+def _file_bits(file_bits):
+    x, z = torch.tensor([1.5, -0.5, 0.2, 2.0]), torch.tensor([0.3, 0.1, -0.4, 1.8])
+    likelihood, prior = Normal(z, 1.0).log_prob(x), Normal(0.0, 1.0).log_prob(z)
+    posterior = Normal(x / 2, 0.5**0.5).log_prob(z)  # the exact one: an image costs −log p(x)
+    exact = -Normal(0.0, 2**0.5).log_prob(x) / math.log(2)
+    paid = (-likelihood - prior) / math.log(2)
+
+    def length(count):
+        value = file_bits(likelihood[:count], prior[:count], posterior[:count])
+        return numbers(value, (), "The length of a file", "One number for the file.")
+
+    first, second, whole = length(1), length(2), length(4)
+    expect(first > 0, "Your file has a negative length: a probability p costs −log p.")
+    too_early = "You get bits back for the first image. But the stack is still empty: there was nothing to pop."
+    agree(first, paid[0], "The bits of the first image, pixels and z,", mistakes=[(exact[0], too_early)])
+    never = "You pay for x and z of the second image, and nothing comes back. But its z was popped before."
+    sign = "That is −log2 p(x), as q is exact here. Popping z makes the stack *shorter*: check the sign of log q."
+    agree(second - first, exact[1], "The bits that the second image adds", sign, mistakes=[(paid[1], never)])
+    agree(whole, first + exact[1:].sum().item(), "The bits of four images")
+    return "From the second image on each adds its −ELBO in bits; the first pays for the stack: put many in one file."
+
+
+# ---- 03: sampling at a temperature, copies, covariance ----
+
+
+@exercise("03.1", "at temperature 0 only the mean is left. What does the temperature multiply, then?")
+def _draw(draw):
+    codes = torch.cat([torch.tensor([3.0, -1]) + torch.tensor([0.5, 2]) * torch.randn(500, 2), torch.randn(500, 2)])
+    labels = torch.arange(2).repeat_interleave(500)
+    mean, std = codes[:500].mean(0), codes[:500].std(0)
+
+    def drawn(count, temperature):
+        return numbers(draw(codes, labels, 0, count, temperature), (count, 2), f"A draw of {count} codes of size 2")
+
+    scaled = "At temperature 0 every code is 0, the middle of *all* digits: the mean is not to be scaled."
+    agree(drawn(4, 0.0), mean, "At temperature 0 a draw is the digit's mean, so it", mistakes=[(0, scaled)])
+    warm = "At temperature 1 the standard deviation of a latent dimension"
+    agree(drawn(4000, 1.0).std(0), std, warm, "Where does `spread` come in?", within=0.08)
+    agree(drawn(4000, 2.0).std(0), 2 * std, "At temperature 2 it is twice that, so it", within=0.08)
+    return "A low temperature makes typical digits, a high one varied digits: state which one you used."
+
+
+@exercise("03.2", "below which distance does a share `rate` of the test images lie? Tensors have a method for that.")
+def _copies(copies):
+    grid = torch.linspace(0, 1, 100)[:, None]
+    train, rate = 10 * torch.cartesian_prod(*[torch.arange(10.0)] * 2), 0.1
+    test = train + torch.cat([0.5 + grid, torch.zeros(100, 1)], dim=1)  # 0.5 to 1.5 from a training image
+
+    def share(made):
+        return numbers(copies(made, train, test, rate), (), "The share of copies", "One number.")
+
+    own = "A tenth of images far from all training images are copies, you say, as of *any* images: whose is your limit?"
+    agree(share(train + 2 + 2 * grid), 0, "For images far from all training images the share", mistakes=[(rate, own)])
+    agree(share(train + 0.01), 1, "For a generator that returns its training images the share")
+    agree(share(test), rate, "For test images the share", "Which end of their distances is the near one?", within=0.02)
+    return "Test images give distances a scale: they cannot be copies, and they are as near as honest digits are."
+
+
+@exercise("03.3", "for one column ε the draw is mean + factor · ε; here each draw is a *row* of `eps`.")
+def _draw_like(draw_like):
+    codes = torch.tensor([3.0, -1.0]) + torch.randn(1000, 2) @ torch.tensor([[2.0, 1.8], [0.0, 0.5]])
+    drawn = numbers(draw_like(codes, 20_000), (20_000, 2), "The sample of 20,000 codes of two dimensions")
+    agree(drawn.mean(0), codes.mean(0), "The mean of the draws", within=0.1)
+    covariance = np.cov(drawn.T)
+    together = "In the codes the two dimensions rise together; yours are independent: `factor` is more than a diagonal."
+    expect(abs(covariance[0, 1]) > 0.2, together)
+    rows = "Each *row* of eps is one draw: what happens to `factor` when it moves to the right of eps?"
+    agree(covariance, torch.cov(codes.T), "An entry of the draws' covariance", rows, within=0.1)
+    return "A mixture of such Gaussians draws codes where codes are; N(0, I) draws some where no image has ever been."
+
+
+# ---- 04: PSNR, salt and pepper, estimating the noise ----
+
+
+@exercise("04.1", "a PSNR for each image first: a mean squared error of 0.01 is 20 dB, one of 0.0001 is 40 dB.")
+def _mean_psnr(mean_psnr):
+    def measured(*errors):
+        """The answer for images that are off by `errors`, one each, at every pixel."""
+        estimate = torch.tensor(errors).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+        return numbers(mean_psnr(torch.zeros_like(estimate), estimate), (), "The mean PSNR", "Average over the images.")
+
+    tenth = measured(0.1)
+    expect(tenth > 0, f"An error of 0.1 gives {tenth:.3g} dB; a better image must have *more*. Look at the sign.")
+    squared = "It is 10 times the logarithm to base 10 of the *squared* error, 0.01."
+    agree(tenth, 20, "With an error of 0.1 at each pixel the PSNR in dB", squared, within=1e-3)
+    first = "First a PSNR for each image, then the mean: otherwise the worst image decides."
+    agree(measured(0.1, 0.01), 30, "The mean PSNR of an image at 20 dB and one at 40 dB", first, within=1e-3)
+    return "10 dB more is a tenth of the squared error. Papers differ in what they average first: ask before comparing."
+
+
+@exercise("04.2", "of the replaced pixels a share `salt` is white (level 255); how many are left for black (level 0)?")
+def _salt_and_pepper(p_clean):
+    clean = torch.exp(-torch.arange(256) / 40.0) + 0.01
+    clean = clean / clean.sum()
+    for r, salt in ((0.1, 0.3), (0.5, 0.8)):
+        p = numbers(p_clean(clean, r, salt), (256,), "P(untouched | level)", "One for each of 256 grey levels.")
+        untouched = (1 - r) * clean[[0, 255]].numpy()
+        truth, swapped, certain, twice = (
+            untouched / (untouched + r * np.array(replaced))
+            for replaced in ((1 - salt, salt), (salt, 1 - salt), (1, 1), (r * (1 - salt), r * salt))
+        )
+        mistakes = [
+            (swapped, "Salt is white, pepper is black: you have them the other way round."),
+            (certain, "Your noise is black with probability 1, and white as well. How is it *shared* out?"),
+            (twice, "The share r counts twice: `replaced` is for pixels that *were* replaced, and sums to 1."),
+        ]
+        agree(p[[0, 255]], truth, f"For r = {r}, salt = {salt} P(untouched) at black or white", mistakes=mistakes)
+        agree(p[1:-1], 1, "Salt and pepper make no grey, so for a grey pixel P(untouched)")
+    return "With the right noise in it, equation (1) keeps all grey pixels; all doubt is at black and white."
+
+
+@exercise(
+    "04.3", "`belief` is the chance that a pixel is untouched. What share of replaced pixels do all of them imply?"
+)
+def _share_replaced(share):
+    p = torch.tensor([0.6, 0.25, 0.1, 0.04, 0.01, 0.0, 0.0, 0.0])  # eight grey levels; noise makes all of them
+    u = torch.full((8,), 1 / 8)
+    for r in (0.25, 0.6):
+        image = torch.arange(8).repeat_interleave((10_000 * ((1 - r) * p + r * u)).round().long())
+        found = numbers(share(p[image], u[image]), (), "The share of replaced pixels", "One number for all pixels.")
+        expect(found < r + 0.2, f"{r:.0%} of the pixels are replaced; yours is {found:.0%}: the share *untouched*?")
+        add = "A replaced pixel can look untouched: average the probabilities, not the decisions."
+        agree(found, r, "The share of replaced pixels", add, within=0.01)
+    return "No pixel has to be judged to know how many are corrupted. This is expectation-maximisation, in two lines."
+
+
+# ---- 05: thresholds, AUROC, a fair error ----
+
+
+@exercise("05.1", "m is `count`. Python counts from 0: at which place of `highest_first` does the m-th largest stand?")
+def _threshold(threshold):
+    scores = torch.arange(1.0, 100.0).view(9, 11).T.flatten()  # 1 to 99, not in order
+    limit = numbers(threshold(scores, 0.05), (), "The threshold", "It is one number.")
+    expect(limit > 50, f"Of the scores 1 to 99 you cut at {limit:g}, a low one, but strange images score *high*.")
+    place = "Python counts from 0, so the m-th largest is at place m − 1. Yours would flag 6 of 100 new normal images."
+    what = "Of the scores 1 to 99 and a rate of 0.05 the threshold, the fifth largest,"
+    agree(limit, 95, what, mistakes=[(94, place)])
+    few = numbers(threshold(scores[:19], 0.1), (), "The threshold")
+    agree(few, scores[:19].topk(2).values[1], "Of 19 scores and a rate of 0.1 the threshold, the second largest,")
+    return "Four of these 99 lie above it, yet a new one does with probability 5/100: it has 100 places to fall."
+
+
+@exercise("05.2", "a rank counts all scores up to itself. How many of those in the sum are *strange* ones?")
+def _auroc(auroc):
+    def measured(normal, strange):
+        return numbers(auroc(np.array(normal), np.array(strange)), (), "The AUROC", "It is one number.")
+
+    apart = measured([0.0, 1, 2, 3, 4], [10.0, 11, 12])
+    too_many = "more than 1: the ranks also count *strange* scores up to themselves. How many such pairs are there?"
+    expect(apart <= 1 + 1e-6, f"Scores that separate perfectly get {apart:.3g}, {too_many}")
+    lost = "Scores that separate perfectly get 0: these are the pairs that the strange ones *lose*."
+    agree(apart, 1, "If the scores separate perfectly, the AUROC", mistakes=[(0, lost)])
+    agree(measured([1.0] * 4, [1.0] * 6), 0.5, "If all scores are equal, the AUROC")
+    agree(measured([1.0, 2, 2, 4], [2.0, 3, 5]), 9 / 12, "Counted pair by pair the AUROC of an example")
+    return "Only the order counts: any rising function of a score has the same AUROC. It does not set the threshold."
+
+
+@exercise("05.3", "A holds what an error is explained by, b the errors: which images may the weights be learnt from?")
+def _fair_error(fair_error):
+    val_ink, val_size = (values.ravel() for values in np.meshgrid(np.linspace(40, 160, 7), np.linspace(100, 220, 5)))
+    val_error = 5 + 0.4 * val_ink + 0.2 * val_size + np.tile([3.0, -3.0, 0.0, -3.0, 3.0], 7)
+    weights = np.linalg.lstsq(np.column_stack([val_ink, val_size, np.ones(35)]), val_error, rcond=None)[0]
+    error, ink, size = np.array([60.0, 110.0]), np.array([20.0, 160.0]), np.array([90.0, 200.0])  # one thin, one bold
+    value = fair_error(error, ink, size, val_error, val_ink, val_size)
+    both = numbers(value, (2,), "The corrected error of two images", "One per image.")
+    own = "Two images come out at exactly 0: the plane was fitted to them. Learn it from validation digits."
+    what = "Digits follow 5 + 0.4 · ink + 0.2 · size, so the excess of an error of 60 at ink 20 and size 90"
+    fit = "Fit all three weights at once, to the errors of validation digits."
+    agree(both, error - np.column_stack([ink, size, [1, 1]]) @ weights, what, fit, mistakes=[(0, own)], within=1e-3)
+    return "The thin image, at 60 nats, is now stranger than the bold one at 110: that is what an I or a J needed."
+
+
+# ---- 06: observed pixels, errors of missing pixels, the conditional mean ----
+
+
+@exercise("06.1", "do not multiply, choose: PyTorch has a function that takes a condition and two alternatives.")
+def _complete(complete):
+    truth, guess = torch.tensor([[0.2, 0.4, 0.6, 0.8]]), torch.tensor([[0.9, 0.1, 0.9, 0.3]])
+    observed = torch.tensor([[True, False, True, False]])
+    filled = numbers(complete(truth * observed, observed, guess), (1, 4), "The completed image")
+    mistakes = [
+        (guess, "The guess stands everywhere, also where the pixel was seen. What was observed is known: keep it."),
+        (
+            guess * observed,
+            "It is the wrong way round: the guess is where the pixel was seen, the gap is still there.",
+        ),
+    ]
+    agree(filled, torch.where(observed, truth, guess), "A pixel of the completed image", mistakes=mistakes)
+    gappy = torch.where(observed, truth, torch.nan)
+    choose = "0 · nan is nan, so a sum of products cannot leave a gap out: choose instead of calculating."
+    numbers(complete(gappy, observed, guess), (1, 4), "With gaps marked as nan your result", choose)
+    return "Chosen, not calculated: observed pixels come back bit for bit, whatever a gap is marked with."
+
+
+@exercise("06.2", "which errors may count at all? Pick them by the mask before you average, and take the root last.")
+def _rmse(rmse):
+    observed = torch.tensor([True, True, True, False]).view(1, 1, 2, 2).repeat(2, 1, 1, 1)
+
+    def measured(seen, *gaps):
+        """The answer for two images that are off by `seen` where observed, and by `gaps` in their gap."""
+        estimate = torch.where(observed, seen, torch.tensor(gaps).view(2, 1, 1, 1))
+        return numbers(rmse(torch.zeros(2, 1, 2, 2), estimate, observed), (), "The RMSE", "One number for all images.")
+
+    mistakes = [
+        (0.2, "The gaps are off by 0.4, yours is 0.2: you divide by all pixels, so copying seen ones counts as skill."),
+        (0, "The gaps are off by 0.4, yours is 0: those are the pixels that were seen."),
+        (0.16, "The gaps are off by 0.4, yours is 0.16: that is the mean square, without the root."),
+    ]
+    agree(measured(0.0, 0.4, 0.4), 0.4, "With gaps off by 0.4 each the RMSE", mistakes=mistakes)
+    agree(measured(0.9, 0.4, 0.4), 0.4, "Whatever the error at seen pixels, the RMSE", "Only gaps are judged.")
+    root_last = "First the mean of all squares, then the root."
+    agree(measured(0.0, 0.4, 0.0), 0.08**0.5, "With one gap off by 0.4, one by 0 the RMSE", root_last)
+    return "An RMSE over all pixels flatters, the more the fewer are missing: always ask over which it was taken."
+
+
+@exercise(
+    "06.3", "read equation (1) from right to left: the surprise, the inverse by `solve`, the covariance, the mean."
+)
+def _conditional_mean(conditional_mean):
+    def toy(seen):
+        mean, covariance = torch.tensor([0.5, 0.5]), 0.2**2 * torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+        value = conditional_mean(torch.tensor([seen]), torch.tensor([True, False]), mean, covariance)
+        return numbers(value, (1,), "The mean of one missing number")
+
+    surprise = "Only the *surprise*, seen − mean, moves it."
+    agree(toy(0.5), 0.5, "If what was seen is exactly its mean, the gap's mean", surprise)
+    share = "How much of the surprise is passed on: covariance of gap and seen, *divided by* that of the seen."
+    agree(toy(0.8), 0.74, "In the toy at the top of the notebook 0.8 is seen; the gap's mean", share)
+    factor, mean, seen = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 5), (5,), (3,)))
+    covariance, observed = factor @ factor.T + torch.eye(5), torch.tensor([True, False, True, True, False])
+    value = numbers(conditional_mean(seen, observed, mean, covariance), (2,), "The mean of two missing numbers of five")
+    precision = torch.linalg.inv(covariance)  # the same answer by another road: Bishop (2006), equation 2.75
+    gap, across = precision[~observed][:, ~observed], precision[~observed][:, observed]
+    truth = mean[~observed] - torch.linalg.solve(gap, across @ (seen - mean[observed]))
+    repeat = "Wrong for three seen numbers: they repeat each other, which the inverse of their covariance undoes."
+    expect(close(value, truth), repeat)
+    return "With 784 numbers this line is the Gaussian, which beat the plain VAE at half of the pixels missing."
