@@ -19,9 +19,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from vae_utils.training import seeded
+from vae_utils import settings
+from vae_utils.model import VAE
+from vae_utils.training import fit, seeded
 
 
 class Wrong(Exception):
@@ -143,25 +146,20 @@ def agree(value: object, truth: object, what: str, advice: str = "", *, mistakes
         expect(close(mine, right, within), f"{what} should be {right + 0.0:.4g}; yours is {mine + 0.0:.4g}. {advice}")
 
 
-# ---- 01: KL divergence, reparameterization, importance-weighted bounds ----
+# ---- 01: KL divergence, reparameterization, layers of one's own ----
 
 
-@exercise("01.1", "equation (5) is one term for each latent dimension. Over which dimension of the batch is it summed?")
-def _kl_of_code(kl):
-    per_image = "One number per image: sum over the latent dimensions (dimension 1), not over the images."
-    zeros = torch.zeros(2, 3)
-    prior = numbers(kl(zeros, zeros), (2,), "The KL of two codes of three dimensions", per_image)
-    agree(prior, 0, "The KL of a code that equals the prior (mu = 0, logvar = 0)")
-    mu, logvar = torch.cartesian_prod(torch.linspace(-2, 2, 5), torch.linspace(-3, 3, 7)).T[:, :, None]
-    truth = kl_divergence(Normal(mu, (0.5 * logvar).exp()), Normal(0.0, 1.0))[:, 0].numpy()
-    values = numbers(kl(mu, logvar), (35,), "The KL of 35 codes of one dimension")
-    lowest = values.min()
-    expect(lowest > -1e-6, f"Your KL can be {lowest:.3g}, but a KL divergence is never negative; look at the sign.")
-    agree(values[31], truth[31], "At mu = 2, logvar = 0 the KL in nats", "Check the factor ½ and the square.")
-    agree(values, truth, "For some mu and logvar the KL in nats", "logvar is log σ²: what is the variance, then?")
-    whole = numbers(kl(mu.T, logvar.T), (1,), "The KL of one code of 35 dimensions", per_image)
-    agree(whole, truth.sum(), "The KL of one code of 35 dimensions", "They add up: sum, do not average.")
-    return "Each latent dimension adds its own KL; one that is not used adds 0. So a large β can switch dimensions off."
+@exercise("01.1", "the line is a comparison: equation (2) for one dimension, with mu and logvar = middle, against 1.")
+def _one_nat(logvar_of_one_nat):
+    for mu in (0.0, 0.5, -1.0):
+        logvar = numbers(logvar_of_one_nat(mu), (), f"The log-variance for mu = {mu}")
+        nats = kl_divergence(Normal(mu, math.exp(0.5 * logvar)), Normal(0.0, 1.0)).item()
+        half = "That is half a nat: check the factor ½."
+        bit = "That is one bit, log 2 nats."
+        search = "Too dear means more than one nat; then the search goes on in the lower half."
+        what = f"With mu = {mu}, logvar = {logvar:.3g} the KL in nats"
+        agree(nats, 1, what, search, mistakes=[(0.5, half), (math.log(2), bit)])
+    return "A nat buys a mean off by 1.4, or a variance 4.5 times too large. Ten latent dimensions share some 20 nats."
 
 
 @exercise("01.2", "solve u = 1 − exp(−z / scale) for z, step by step: which operation undoes exp?")
@@ -178,20 +176,29 @@ def _waiting_times(sample):
     return "mu + σ·ε is this trick for the Gaussian: random numbers without parameters, then a smooth function of both."
 
 
-@exercise("01.3", "average the weights within a group, on the log scale; average the bounds over the groups.")
-def _bound(bound):
-    one_each = "One bound per image: first of each group, then the mean over the groups."
-    equal = numbers(bound(torch.full((2, 6), -3.0), 3), (2,), "The bound of two images, six samples each,", one_each)
-    agree(equal, -3, "If every log weight is −3, the bound", "How many weights does each group average?")
-    weights = torch.tensor([[1.0, 3.0, 5.0, 11.0]])
-    elbo, pairs, whole = (numbers(bound(weights.log(), k), (1,), "The bound", one_each) for k in (1, 2, 4))
-    what = "For the weights 1, 3, 5, 11 and k = {} the bound"
-    agree(elbo, math.log(165) / 4, what.format(1), "That is the ELBO. Average the *bounds* of the groups.")
-    agree(whole, math.log(5), what.format(4), "Within a group average the weights first, then take the logarithm.")
-    agree(pairs, math.log(16) / 2, what.format(2))
-    underflow = "exp(−1000) is 0 for a computer. torch.logsumexp takes the largest weight out first."
-    numbers(bound(torch.tensor([[-1000.0, -1001.0]]), 2), (1,), "The bound for log weights near −1000", underflow)
-    return "The best of the k samples dominates a group's mean: the larger the groups, the tighter the bound."
+@exercise("01.3", "a transposed layer makes (length − 1) · stride − 2 · padding + kernel steps. Two layers will do.")
+def _wave_decoder(wave_decoder):
+    decoder = wave_decoder()
+    expect(isinstance(decoder, nn.Module), f"The function returns a {type(decoder).__name__}; expected a network.")
+    try:
+        shape = tuple(decoder(torch.zeros(3, 4)).shape)
+    except Exception as error:
+        raise Wrong(f"On codes (3, 4) your decoder stops: {' '.join(str(error).split())}") from error
+    expect(shape == (3, 40, 1), f"Codes (3, 4) become {shape}; expected (3, 40, 1).")
+    pitch, phase = torch.rand(1200, 1) * 0.25 + 0.15, torch.rand(1200, 1) * 2 * math.pi
+    seen, unseen = torch.sin(pitch * torch.arange(40) + phase)[:, :, None].split(1000)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 8))
+    vae = VAE(4, encoder=encoder, decoder=decoder, likelihood="gaussian")
+    fit(vae, seen, epochs=15, batch_size=32, progress=False)
+    with torch.no_grad():
+        rebuilt = vae.decode(vae.encode(unseen.to(settings.device()))[0]).cpu()
+    share = ((rebuilt - unseen).square().mean() / unseen.var()).item()
+    expect(
+        share < 0.2,
+        f"The shapes are right, but after training {share:.0%} of the waves' variance is missing. Waves are negative too: "
+        "which layer comes last? And without a ReLU between them two layers are as good as one.",
+    )
+    return f"Of the variance of unseen waves your decoder misses {share:.0%}. Whatever maps codes to data is a decoder."
 
 
 # ---- 02: quantisation, code lengths, bits back ----

@@ -119,10 +119,13 @@ def label_end(axes: plt.Axes, x: Sequence[float], y: Sequence[float], text: str,
 
 
 def training_curves(history: History, title: str) -> Figure:
-    """Loss, reconstruction and KL over the epochs in nats per image: training as lines, validation as dots."""
+    """Loss, reconstruction and KL in nats per image: the loss of every training step, means over the epochs, validation."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharex=True)
     epochs = history.column("epoch")
     names = {"loss": "loss = reconstruction + β·KL", "recon": "reconstruction", "kl": "KL"}
+    if history.steps:
+        passed = np.arange(1, len(history.steps) + 1) * len(epochs) / len(history.steps)
+        axes[0].plot(passed, history.steps, color=PALETTE[0], lw=0.7, alpha=0.6, label="every step")
     for panel, (key, name), color in zip(axes, names.items(), PALETTE, strict=False):
         panel.plot(epochs, history.column(key), color=color, marker="o", ms=3, label="training (mean over the epoch)")
         if f"val_{key}" in history.epochs[0]:
@@ -152,39 +155,41 @@ def layer_shapes(model: nn.Module, x: Tensor) -> list[tuple[str, str, tuple[int,
 
 
 def architecture(model: nn.Module, x: Tensor) -> Figure:
-    """The network drawn from the layers that a forward pass really uses: encoder, latent distribution, decoder.
+    """The network drawn from the layers that a forward pass really uses: encoder, latent distribution, code, decoder.
 
     Bar heights follow the logarithm of the number of values a layer puts out.
     """
     layers = layer_shapes(model, x)
     code = [name for name, _, _ in layers].index("fc21")
     encoder, decoder = layers[:code], layers[code + 2 :]
-    latent_dim = layers[code][2][0]
-    columns = [("x", "image", tuple(x.shape[1:])), *encoder, None, *decoder]
-    figure, axes = plt.subplots(figsize=(10.5, 4.2))
+    latent_shape = layers[code][2]
+    columns = [("x", "", tuple(x.shape[1:])), *encoder, None, ("z", "mu + σ·ε", latent_shape), *decoder]
+    figure, axes = plt.subplots(figsize=(11, 4.2))
     axes.set(xlim=(-0.7, len(columns) - 0.3), ylim=(-1.28, 1.28))
-    axes.set_title(f"Encoder → q(z|x) → decoder, {latent_dim} latent dimensions")
+    axes.set_title(f"Encoder → q(z|x) → decoder, {latent_shape[0]} latent dimensions")
     axes.axis("off")
     for position, column in enumerate(columns):
         if column is None:
-            _draw_latent(axes, position, latent_dim)
+            _draw_distribution(axes, position)
             continue
         name, kind, shape = column
-        color = PALETTE[7] if name == "x" else PALETTE[0] if position <= len(encoder) else PALETTE[2]
+        color = {"x": PALETTE[7], "z": PALETTE[1]}.get(name, PALETTE[0] if position <= len(encoder) else PALETTE[2])
         half = 0.09 * np.log2(np.prod(shape))
         axes.add_patch(plt.Rectangle((position - 0.17, -half), 0.34, 2 * half, color=color, alpha=0.85, lw=0))
-        axes.text(position, half + 0.04, "×".join(map(str, shape)), ha="center", va="bottom", fontsize=9)
-        axes.text(position, -half - 0.04, f"{name}\n{kind}" if name != "x" else "x", ha="center", va="top", fontsize=8)
+        size = "×".join(map(str, shape)) + (" dimensions" if name == "z" else "")
+        axes.text(position, half + 0.04, size, ha="center", va="bottom", fontsize=9)
+        axes.text(position, -half - 0.04, f"{name}\n{kind}", ha="center", va="top", fontsize=8)
     for position in range(len(columns) - 1):
         axes.annotate("", (position + 0.72, 0), (position + 0.28, 0), arrowprops={"arrowstyle": "->", "color": "0.3"})
     return figure
 
 
-def _draw_latent(axes: plt.Axes, position: float, latent_dim: int) -> None:
-    centred = {"ha": "center", "fontsize": 9}
-    box = {"fc": "white", "ec": PALETTE[1], "boxstyle": "round"}
-    for offset, name in ((0.33, "fc21: mu"), (-0.33, "fc22: logvar")):
-        axes.text(position, offset, name, va="center", bbox=box, **centred)
-    grid = np.linspace(-0.3, 0.3, 61)
-    axes.plot(position + grid, -0.06 + 0.2 * np.exp(-((grid / 0.11) ** 2) / 2), color=PALETTE[1])
-    axes.text(position, -0.72, f"z = mu + σ·ε\n{latent_dim} dimensions", va="top", color=PALETTE[1], **centred)
+def _draw_distribution(axes: plt.Axes, position: float) -> None:
+    """The two outputs of the encoder, and the noise that enters beside them."""
+    arrow = {"arrowstyle": "->", "color": PALETTE[1]}
+    for offset, text in ((0.33, "fc21: mu"), (-0.33, "fc22: logvar")):
+        box = {"fc": "white", "ec": PALETTE[1], "boxstyle": "round"}
+        axes.text(position, offset, text, ha="center", va="center", fontsize=9, bbox=box)
+    axes.annotate(
+        "ε ~ N(0, I)", (position + 0.95, -0.62), (position + 0.95, -1.05), ha="center", fontsize=9, arrowprops=arrow
+    )

@@ -1,21 +1,24 @@
 """The exercises in three states, taken from the notebooks: as committed, as solved there, and wrong as people get them wrong."""
 
 import ast
+import math
 import re
 from collections import namedtuple
 
 import nbformat
 import pytest
 import torch
+from scipy.optimize import brentq
 
 from vae_utils import exercises, settings
 
 # An exercise, a line in place of the one with the dots, and a word of what the check must say about it.
 WRONG = [
-    ("01.1", "return 0.5 * (1 + logvar - mu.pow(2) - variance).sum(1)", "negative"),
-    ("01.1", "return -0.5 * (1 + logvar - mu.pow(2) - variance).mean(1)", "average"),
+    ("01.1", "too_dear = -0.5 * (1 + middle - mu**2 - math.exp(middle)) < 1", "lower half"),
+    ("01.1", "too_dear = -(1 + middle - mu**2 - math.exp(middle)) > 1", "factor ½"),
     ("01.2", "return torch.distributions.Exponential(1 / scale).sample((count,))", "gradient"),
-    ("01.3", "return groups.exp().mean(2).log().mean(1)", "−1000"),
+    ("01.3", "grow = [nn.ConvTranspose1d(32, 16, 3, 2, 1), nn.ReLU(), nn.ConvTranspose1d(16, 1, 3, 2, 1)]", "37"),
+    ("01.3", "grow = [nn.ConvTranspose1d(32, 1, 4, 4), nn.ReLU()]", "negative"),
     ("02.1", "return (z / step).long()", "nearest"),
     ("02.2", "bits = -len(integers) * (p * p.log2()).sum()", "rare"),
     ("02.2", "q = integers.bincount() / len(integers); bits = -q[integers].log2().sum()", "receiver"),
@@ -96,27 +99,30 @@ def test_stub_solution_and_wrong_answers(number, capsys):
 # ---- the mechanism ----
 
 
-def kl(mu, logvar):
-    return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1)
+def one_nat(mu):
+    return brentq(lambda logvar: 0.5 * (mu**2 + math.exp(logvar) - 1 - logvar) - 1, 0, 4)
 
 
-def unused(mu, logvar):
-    per_dimension = ...  # noqa: F841
-    return mu.sum(1)
+def unused(mu):
+    too_dear = ...  # noqa: F841
+    return mu
 
 
-def stops(mu, logvar):
-    return mu @ logvar  # two tables that do not fit
+def stops(mu):
+    return torch.ones(2) @ torch.ones(3)
 
 
 @pytest.mark.parametrize(
     ("answer", "verdict", "word"),
-    [(answer, "not attempted yet. Hint", "equation") for answer in (..., None, unused, lambda m, v: m + ...)]
-    + [(lambda m, v: kl(m, v).tolist(), "right. ", ""), (lambda m, v: m[..., 0], "not right yet. ", "")]
-    + [(torch.zeros(2), "not right yet. ", "Tensor"), (lambda m, v: print(end=""), "not right yet. ", "return")]
-    + [(stops, "not right yet. ", "`return mu @ logvar"), (stops, "not right yet. ", "RuntimeError")]
-    + [(lambda m, v: "seven", "not right yet. ", "str"), (lambda m, v: [[1.0], []], "not right yet. ", "list")]
-    + [(lambda m, v: kl(m, v).sum(), "not right yet. ", "()"), (lambda m, v: kl(m, v) / 0, "not right yet. ", "nan")],
+    [(answer, "not attempted yet. Hint", "equation") for answer in (..., None, unused, lambda m: m + ...)]
+    + [
+        (lambda m: torch.tensor(one_nat(m)), "right. ", ""),
+        (lambda m: torch.tensor([m])[..., 0], "not right yet. ", ""),
+    ]
+    + [(torch.zeros(2), "not right yet. ", "Tensor"), (lambda m: print(end=""), "not right yet. ", "return")]
+    + [(stops, "not right yet. ", "`return torch.ones(2) @"), (stops, "not right yet. ", "RuntimeError")]
+    + [(lambda m: "seven", "not right yet. ", "str"), (lambda m: [[1.0], []], "not right yet. ", "list")]
+    + [(lambda m: torch.zeros(3), "not right yet. ", "()"), (lambda m: math.nan, "not right yet. ", "nan")],
 )
 def test_what_is_said_about_an_answer(answer, verdict, word, capsys):
     exercises.check("01.1", answer)
@@ -125,13 +131,13 @@ def test_what_is_said_about_an_answer(answer, verdict, word, capsys):
 
 
 def test_an_interrupt_and_an_unknown_number_are_raised_and_random_numbers_go_on(capsys):
-    def interrupted(mu, logvar):
+    def interrupted(mu):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         exercises.check("01.1", interrupted)
     with pytest.raises(ValueError, match=r"'07\.1'"):
-        exercises.check("07.1", kl)
+        exercises.check("07.1", one_nat)
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)

@@ -82,4 +82,6 @@ def test_training_curves_show_training_and_validation():
     figure = plotting.training_curves(History([{"epoch": n, **epoch} for n in (1, 2)]), "title")
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2]
     assert list(figure.axes[0].lines[1].get_ydata()) == [3.5, 3.5]
-    plt.close(figure)
+    figure = plotting.training_curves(History([{"epoch": n, **epoch} for n in (1, 2)], [9.0, 5.0, 3.0, 3.0]), "title")
+    assert list(figure.axes[0].lines[0].get_xdata()) == [0.5, 1, 1.5, 2]  # every step, in epochs
+    plt.close("all")
