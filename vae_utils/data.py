@@ -48,15 +48,21 @@ FILES = {
     "t10k-images-idx3-ubyte": ((10_000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
     "t10k-labels-idx1-ubyte": ((10_000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
-# Per family that matplotlib ships, the weight whose strokes come closest to MNIST's, which are about 3 pixels wide.
+# Of the families that matplotlib ships, the weights whose strokes come closest to MNIST's, which are about 3 pixels wide.
 FONT_FILES = {
     "DejaVu Sans": "DejaVuSans.ttf",
     "DejaVu Serif": "DejaVuSerif-Bold.ttf",
     "DejaVu Sans Mono": "DejaVuSansMono.ttf",
+    "DejaVu Sans Oblique": "DejaVuSans-Oblique.ttf",
+    "DejaVu Serif Italic": "DejaVuSerif-BoldItalic.ttf",
+    "DejaVu Sans Mono Oblique": "DejaVuSansMono-Oblique.ttf",
     "STIX": "STIXGeneralBol.ttf",
+    "STIX Italic": "STIXGeneralBolIta.ttf",
     "Computer Modern Roman": "cmb10.ttf",
     "Computer Modern Sans": "cmss10.ttf",
     "Computer Modern Typewriter": "cmtt10.ttf",
+    "Computer Modern Italic": "cmti10.ttf",
+    "Computer Modern Calligraphic": "cmsy10.ttf",
 }
 DRAWN_SIZE = 120  # font size in pixels, large against BOX so that the antialiasing has something to average
 

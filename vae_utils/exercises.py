@@ -362,7 +362,7 @@ def _share_replaced(share):
     return "No pixel has to be judged to know how many are corrupted. This is expectation-maximisation, in two lines."
 
 
-# ---- 05: thresholds, AUROC, a fair error ----
+# ---- 05: thresholds, base rates, a score of your own ----
 
 
 @exercise("05.1", "m is `count`. Python counts from 0: at which place of `highest_first` does the m-th largest stand?")
@@ -378,34 +378,54 @@ def _threshold(threshold):
     return "Four of these 99 lie above it, yet a new one does with probability 5/100: it has 100 places to fall."
 
 
-@exercise("05.2", "a rank counts all scores up to itself. How many of those in the sum are *strange* ones?")
-def _auroc(auroc):
-    def measured(normal, strange):
-        return numbers(auroc(np.array(normal), np.array(strange)), (), "The AUROC", "It is one number.")
+@exercise(
+    "05.2",
+    "`real` alarms are right. Which share of all images is normal, and how many of those are flagged?",
+)
+def _precision(precision):
+    def measured(caught, false_alarms, base):
+        return numbers(precision(caught, false_alarms, base), (), "The share of real alarms", "It is one number.")
 
-    apart = measured([0.0, 1, 2, 3, 4], [10.0, 11, 12])
-    too_many = "more than 1: the ranks also count *strange* scores up to themselves. How many such pairs are there?"
-    expect(apart <= 1 + 1e-6, f"Scores that separate perfectly get {apart:.3g}, {too_many}")
-    lost = "Scores that separate perfectly get 0: these are the pairs that the strange ones *lose*."
-    agree(apart, 1, "If the scores separate perfectly, the AUROC", mistakes=[(0, lost)])
-    agree(measured([1.0] * 4, [1.0] * 6), 0.5, "If all scores are equal, the AUROC")
-    agree(measured([1.0, 2, 2, 4], [2.0, 3, 5]), 9 / 12, "Counted pair by pair the AUROC of an example")
-    return "Only the order counts: any rising function of a score has the same AUROC. It does not set the threshold."
+    agree(measured(0.8, 0.0, 0.1), 1, "Without false alarms the share of real alarms")
+    tenth = measured(0.9, 0.05, 0.1)
+    truth = 0.09 / (0.09 + 0.9 * 0.05)
+    forgotten = "Normal images outnumber strange ones: false alarms are a share of the share 1 − base that is normal."
+    agree(
+        tenth,
+        truth,
+        "At 90 % caught, 5 % false alarms and one strange image in ten it",
+        mistakes=[(0.09 / 0.14, forgotten)],
+    )
+    agree(
+        measured(0.5, 0.5, 0.3),
+        0.3,
+        "For a detector that guesses it",
+        "A guess is right as often as images are strange.",
+    )
+    return "Halving the false alarms nearly doubles it; catching the last tenth of the strange images hardly moves it."
 
 
-@exercise("05.3", "A holds what an error is explained by, b the errors: which images may the weights be learnt from?")
-def _fair_error(fair_error):
-    val_ink, val_size = (values.ravel() for values in np.meshgrid(np.linspace(40, 160, 7), np.linspace(100, 220, 5)))
-    val_error = 5 + 0.4 * val_ink + 0.2 * val_size + np.tile([3.0, -3.0, 0.0, -3.0, 3.0], 7)
-    weights = np.linalg.lstsq(np.column_stack([val_ink, val_size, np.ones(35)]), val_error, rcond=None)[0]
-    error, ink, size = np.array([60.0, 110.0]), np.array([20.0, 160.0]), np.array([90.0, 200.0])  # one thin, one bold
-    value = fair_error(error, ink, size, val_error, val_ink, val_size)
-    both = numbers(value, (2,), "The corrected error of two images", "One per image.")
-    own = "Two images come out at exactly 0: the plane was fitted to them. Learn it from validation digits."
-    what = "Digits follow 5 + 0.4 · ink + 0.2 · size, so the excess of an error of 60 at ink 20 and size 90"
-    fit = "Fit all three weights at once, to the errors of validation digits."
-    agree(both, error - np.column_stack([ink, size, [1, 1]]) @ weights, what, fit, mistakes=[(0, own)], within=1e-3)
-    return "The thin image, at 60 nats, is now stranger than the bold one at 110: that is what an I or a J needed."
+@exercise("05.3", "torch.cat joins rows and columns along dimension 1; the ink of an image is the sum of its pixels.")
+def _profile(profile):
+    images = torch.arange(2 * 784.0).view(2, 1, 28, 28) / 1568
+    found = numbers(profile(images), (2, 56), "The profile of two images", "28 rows, then 28 columns, for each image.")
+    what = "The shares of ink in the 28 rows of an image, added up,"
+    whole = "Divide by the ink of each image: the shares must not depend on how bold it is."
+    agree(found[:, :28].sum(1), 1, what, whole)
+    agree(
+        found[0, :2],
+        images[0, 0].sum(1)[:2] / images[0].sum(),
+        "The share of ink in one of the first rows",
+        "Rows come first.",
+    )
+    agree(found[1, 28:], images[1, 0].sum(0) / images[1].sum(), "The share of ink in a column")
+    agree(
+        numbers(profile(images / 2), (2, 56), "The profile"),
+        found,
+        "An image half as bold has the same profile: a number of it",
+        whole,
+    )
+    return "A score is a table of features and a distance. Design letters may choose it, only held-out ones may praise it."
 
 
 # ---- 06: observed pixels, errors of missing pixels, the conditional mean ----
