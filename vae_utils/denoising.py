@@ -62,12 +62,6 @@ def _check_fraction(fraction: float | Tensor, count: int = 1) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def _check_same_shape(**images: Tensor) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in images.items()}
-    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 4:
-        raise ValueError(f"The shapes are {shapes}; all must be the same (N, 1, H, W).")
-
-
 # --- a pixel and a prediction -----------------------------------------------------------------------------------------
 
 
@@ -91,9 +85,8 @@ class CleanPixels:
     def count(cls, *, prediction: Tensor, clean: Tensor) -> "CleanPixels":
         """Count training pixels. A bin lends to its two neighbours on each side, and rare bins lean on all pixels.
 
-        Raises ValueError for shapes that differ and for values outside [0, 1].
+        Raises ValueError for values outside [0, 1].
         """
-        _check_same_shape(prediction=prediction, clean=clean)
         check_values(prediction)
         check_values(clean)
         cell = _bin(prediction) * GREY_LEVELS + _level(clean)
@@ -128,7 +121,7 @@ def weigh(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels, fraction
         clean_pixels: counted for predictions of this kind.
         fraction: replaced pixels, 0 to 1; one number or one for each image `(N,)`.
 
-    Raises ValueError for shapes that differ, values outside [0, 1], or such a fraction.
+    Raises ValueError for values outside [0, 1], or such a fraction.
     """
     likelihoods = _likelihoods(noisy, prediction, clean_pixels)
     belief = _belief(_check_fraction(fraction, len(noisy)), *likelihoods)
@@ -137,7 +130,6 @@ def weigh(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels, fraction
 
 def _likelihoods(noisy: Tensor, prediction: Tensor, clean_pixels: CleanPixels) -> tuple[Tensor, Tensor]:
     """How likely each pixel is if untouched, and if replaced; checks the images."""
-    _check_same_shape(noisy=noisy, prediction=prediction)
     check_values(noisy)
     check_values(prediction)
     return clean_pixels.likelihood(noisy=noisy, prediction=prediction), uniform_grey_levels()[_level(noisy)]
@@ -156,8 +148,6 @@ def estimate_fraction(
     Weigh with the present guess; the mean disbelief is the next guess. Each round raises the likelihood of the fraction
     (Dempster, Laird & Rubin 1977). Raises ValueError as `weigh` does, and for a start of 0 or 1, which EM never leaves.
     """
-    if not 0 < start < 1:
-        raise ValueError(f"start is {start!r}; give a number between 0 and 1, such as 0.25.")
     likelihoods = _likelihoods(noisy, prediction, clean_pixels)
     fraction = torch.full((len(noisy), 1, 1, 1), start)
     for _ in range(rounds):
@@ -181,16 +171,8 @@ class BlindFilter:
 
     @classmethod
     def fit(cls, pictures: Tensor, clean: Tensor, *, blind: Sequence[int], size: int = 5) -> "BlindFilter":
-        """Least squares on training images: pictures `(N, C, H, W)`, clean `(N, 1, H, W)`, `blind` a list of channels.
-
-        Raises ValueError for an even size, a channel that is not there, or shapes that do not belong together.
-        """
+        """Least squares on training images: pictures `(N, C, H, W)`, clean `(N, 1, H, W)`, `blind` a list of channels."""
         channels = pictures.shape[1]
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"size is {size!r}; give an odd number, such as 5, so that the filter has a centre.")
-        if any(not 0 <= channel < channels for channel in blind):
-            raise ValueError(f"blind is {list(blind)}; the pictures have the channels 0 to {channels - 1}.")
-        _check_same_shape(pictures=pictures[:, :1], clean=clean)
         sees = torch.ones(channels, size * size, dtype=torch.bool)
         sees[list(blind), size * size // 2] = False
         sees = sees.flatten()
@@ -241,12 +223,7 @@ class Denoiser:
         rounds: int = 4,
         seed: int = 0,
     ) -> "Denoiser":
-        """On clean training images `(N, 1, 28, 28)`, spoilt here: a filter and a table for each fraction and round.
-
-        Raises ValueError for no fractions, one outside [0, 1], or fewer than one round.
-        """
-        if len(fractions) == 0 or rounds < 1:
-            raise ValueError(f"fractions is {fractions!r} and rounds {rounds!r}; give at least one of each.")
+        """On clean training images `(N, 1, 28, 28)`, spoilt here: a filter and a table for each fraction and round."""
         steps: dict[float, list[_Step]] = {}
         for fraction in fractions:
             noisy = to_grey_levels(ReplacePixels(fraction)(clean, torch.Generator().manual_seed(seed)).images)
@@ -325,10 +302,7 @@ class LinearFilter:
 
         A pixel is untouched with probability 1 - r, else uniform with mean 1/2 and mean square 1/3, independently. So
         Cov(x, y) = (1 - r) C, and Cov(y) = (1 - r)² C but for its diagonal, (1 - r) E[x²] + r/3 - E[y]².
-        Raises ValueError for a fraction outside [0, 1] or fewer than 2 images.
         """
-        if len(clean) < 2:
-            raise ValueError(f"clean holds {len(clean)} image(s); a covariance needs at least 2.")
         mean, second_moment = 0.0, 0.0
         for x in clean.flatten(1).split(1000):  # single precision is enough for a thousand images, not for all
             mean = mean + x.sum(0).double() / len(clean)
@@ -350,9 +324,7 @@ class LinearFilter:
 
 
 def median(noisy: Tensor, size: int) -> Tensor:
-    """The median of the `size`×`size` pixels around each pixel (scipy's). Raises ValueError for an even size."""
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"size is {size!r}; give an odd number of pixels, such as 3.")
+    """The median of the `size`×`size` pixels around each pixel (SciPy's)."""
     return torch.from_numpy(median_filter(noisy.numpy(), size=(1, 1, size, size), mode="constant"))
 
 
@@ -385,12 +357,6 @@ def wavelet(noisy: Tensor, sigma: float) -> Tensor:
 def best_setting(
     method: Callable[[Tensor, float], Tensor], settings: Sequence[float], *, clean: Tensor, noisy: Tensor
 ) -> float:
-    """Which of `settings` gives `method(noisy, setting)` the highest mean PSNR: tune on validation images, never on test ones.
-
-    Raises ValueError for no settings or shapes that differ.
-    """
-    if len(settings) == 0:
-        raise ValueError("settings is empty; give at least one to choose from.")
-    _check_same_shape(clean=clean, noisy=noisy)
+    """Which of `settings` gives `method(noisy, setting)` the highest mean PSNR: tune on validation images, never on test ones."""
     scores = [psnr(clean=clean, estimate=method(noisy, setting)).mean().item() for setting in settings]
     return settings[int(np.argmax(scores))]

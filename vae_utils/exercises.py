@@ -425,7 +425,9 @@ def _profile(profile):
         "An image half as bold has the same profile: a number of it",
         whole,
     )
-    return "A score is a table of features and a distance. Design letters may choose it, only held-out ones may praise it."
+    return (
+        "A score is a table of features and a distance. Design letters may choose it, only held-out ones may praise it."
+    )
 
 
 # ---- 06: observed pixels, errors of missing pixels, the conditional mean ----

@@ -123,9 +123,6 @@ def test_the_fraction_is_found_from_the_images_alone(strokes):
         found = estimate_fraction(noisy, prediction, table)
         assert found.shape == (60,)
         assert found.mean().item() == pytest.approx(fraction, abs=0.02)
-    for start in (0.0, 1.0):
-        with pytest.raises(ValueError, match="start is"):
-            estimate_fraction(noisy, prediction, table, start=start)
 
 
 # --- the neighbours ---------------------------------------------------------------------------------------------------
@@ -160,16 +157,6 @@ def test_a_pixel_has_no_say_about_itself():
     torch.testing.assert_close(seeing(pictures), pictures, rtol=0, atol=1e-3)
 
 
-def test_filters_that_cannot_be_fitted_are_refused():
-    x = torch.rand(2, 1, 8, 8, generator=generator())
-    with pytest.raises(ValueError, match=r"size is 4.*odd"):
-        BlindFilter.fit(x, x, blind=[0], size=4)
-    with pytest.raises(ValueError, match=r"blind is \[1\].*0 to 0"):
-        BlindFilter.fit(x, x, blind=[1])
-    with pytest.raises(ValueError, match="the same"):
-        BlindFilter.fit(x, x[:1], blind=[0])
-
-
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -190,15 +177,6 @@ def test_denoiser_without_a_model_beats_the_median(strokes):
     assert not torch.equal(denoiser(noisy, 0.1, rounds=1).images, told.images)
 
 
-def test_denoiser_refuses_nothing_to_learn(strokes):
-    with pytest.raises(ValueError, match="at least one of each"):
-        Denoiser.fit(None, strokes, [])
-    with pytest.raises(ValueError, match="rounds 0"):
-        Denoiser.fit(None, strokes, [0.1], rounds=0)
-    with pytest.raises(ValueError, match=r"fraction is 1\.5"):
-        Denoiser.fit(None, strokes, [1.5])
-
-
 # --- classical filters ------------------------------------------------------------------------------------------------
 
 
@@ -215,10 +193,6 @@ def test_no_other_linear_filter_is_better_than_lmmse(strokes):
 
 def test_lmmse_without_noise_returns_the_image(strokes):
     torch.testing.assert_close(LinearFilter.fit(strokes, [0.0])[0.0](strokes), strokes, rtol=0, atol=2e-3)
-    with pytest.raises(ValueError, match="fraction is 2"):
-        LinearFilter.fit(strokes, [2])
-    with pytest.raises(ValueError, match="1 image"):
-        LinearFilter.fit(strokes[:1], [0.1])
 
 
 def test_wrappers_treat_each_image_by_itself(strokes):
@@ -238,8 +212,6 @@ def test_wrappers_treat_each_image_by_itself(strokes):
     np.testing.assert_array_equal(denoising.median(noisy, 3)[0, 0], expected)
     expected = np.clip(denoise_tv_chambolle(noisy[0, 0].numpy(), weight=0.2), 0, 1)
     np.testing.assert_allclose(denoising.total_variation(noisy, 0.2)[0, 0], expected, atol=1e-6)
-    with pytest.raises(ValueError, match="size is 2"):
-        denoising.median(noisy, 2)
 
 
 def test_switching_median_keeps_what_is_near_its_median():
@@ -257,7 +229,3 @@ def test_best_setting_is_the_one_with_the_highest_psnr(strokes):
     assert denoising.best_setting(scale, (0.0, 0.9, 5.0), clean=strokes, noisy=noisy) == 0.9
     # swapped, the question is another one: which factor turns the clean images into the noisy ones?
     assert denoising.best_setting(scale, (0.8, 1.0, 1.2), clean=noisy, noisy=strokes) == 1.2
-    with pytest.raises(ValueError, match="settings is empty"):
-        denoising.best_setting(scale, (), clean=strokes, noisy=noisy)
-    with pytest.raises(TypeError):
-        denoising.best_setting(scale, (1.0,), strokes, noisy)
