@@ -4,6 +4,7 @@ import hypothesis
 import pytest
 
 from vae_utils import settings
+from vae_utils.claims import forget_results
 
 # the same examples every time: a test must not fail for one reader in a hundred
 hypothesis.settings.register_profile("repeatable", derandomize=True)
@@ -20,8 +21,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     """Before a notebook runs, its old figures go, or its first cell fails: the last tests must see this run's."""
     if type(item).__name__ == "IPyNbCell" and item.cell_num == 0:
-        for dataset in settings.DATASETS:
-            (settings.results_dir() / dataset / f"{item.path.stem}.json").unlink(missing_ok=True)
+        forget_results(item.path.stem)
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from vae_utils.cache import write_atomically
+from vae_utils.claims import forget_results
 
 ROOT = Path(__file__).resolve().parent.parent
 # How they are started when two run at a time: the longest first, but 01, whose model others load, before all.
@@ -119,6 +120,7 @@ def execute(path: Path, threads: int | None = None) -> nbformat.NotebookNode:
         if cell.cell_type == "code" and threads is None:
             print(f"\r{path.stem}: cell {code.index(cell_index) + 1} of {len(code)}", end="", flush=True)
 
+    forget_results(path.stem)  # else figures that the notebook no longer measures would be kept
     started = time.perf_counter()
     client = NotebookClient(
         notebook,

@@ -84,6 +84,12 @@ def _section(heading: str, claims: dict[str, bool]) -> list[str]:
     return [heading, *(f"{'✓' if passed else '✗'} {text}" for text, passed in claims.items())] if claims else []
 
 
+def forget_results(notebook: str) -> None:
+    """Remove what `notebook` measured before, on any data set, as it is about to run from the top. Raises OSError."""
+    for dataset in settings.DATASETS:
+        (settings.results_dir() / dataset / f"{notebook}.json").unlink(missing_ok=True)
+
+
 def read_results(folder: Path) -> dict:
     """The results under `folder`, as `{(dataset, notebook): {"seed", "verdicts", "measured"}}`."""
     files = {(path.parent.name, path.stem): path for path in sorted(folder.glob("*/*.json"))}

@@ -72,6 +72,7 @@ def fit_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps)
     with seeded(settings.seed() if seed is None else seed):
         for epoch in range(1, epochs + 1):
+            losses = []
             batches = torch.randperm(len(images), device=device)[: steps * batch_size].split(batch_size)
             for batch in tqdm(batches, f"{label}, epoch {epoch}", disable=not progress, leave=False, unit="batch"):
                 loss = F.cross_entropy(model(images[batch]), labels[batch])
@@ -79,7 +80,8 @@ def fit_classifier(
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                history.steps.append(loss.item())
+                losses.append(loss.detach())  # reading a number makes an accelerator wait
+            history.steps += torch.stack(losses).tolist()
             history.epochs.append({"epoch": epoch, "loss": sum(history.steps[-steps:]) / steps})
     model.eval()
     return history

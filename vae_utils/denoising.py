@@ -146,7 +146,7 @@ def estimate_fraction(
     """The fraction of replaced pixels of each image, `(N,)`, by expectation-maximisation from `start`.
 
     Weigh with the present guess; the mean disbelief is the next guess. Each round raises the likelihood of the fraction
-    (Dempster, Laird & Rubin 1977). Raises ValueError as `weigh` does, and for a start of 0 or 1, which EM never leaves.
+    (Dempster, Laird & Rubin 1977). EM never leaves a start of 0 or 1. Raises ValueError as `weigh` does.
     """
     likelihoods = _likelihoods(noisy, prediction, clean_pixels)
     fraction = torch.full((len(noisy), 1, 1, 1), start)
@@ -159,7 +159,7 @@ def estimate_fraction(
 
 
 @dataclass(frozen=True, eq=False)
-class BlindFilter:
+class BlindSpotFilter:
     """The linear filter that predicts a pixel from what surrounds it in several pictures of the same image.
 
     `kernel` is (1, C, S, S), `bias` (1,). The centre is 0 in the pictures named blind: a pixel has no say about itself.
@@ -170,7 +170,7 @@ class BlindFilter:
     bias: Tensor
 
     @classmethod
-    def fit(cls, pictures: Tensor, clean: Tensor, *, blind: Sequence[int], size: int = 5) -> "BlindFilter":
+    def fit(cls, pictures: Tensor, clean: Tensor, *, blind: Sequence[int], size: int = 5) -> "BlindSpotFilter":
         """Least squares on training images: pictures `(N, C, H, W)`, clean `(N, 1, H, W)`, `blind` a list of channels."""
         channels = pictures.shape[1]
         sees = torch.ones(channels, size * size, dtype=torch.bool)
@@ -198,7 +198,7 @@ class BlindFilter:
 
 
 class _Step(NamedTuple):
-    filter: BlindFilter | None  # None: the decoder's value is the prediction
+    filter: BlindSpotFilter | None  # None: the decoder's value is the prediction
     clean_pixels: CleanPixels
 
 
@@ -223,7 +223,7 @@ class Denoiser:
         rounds: int = 4,
         seed: int = 0,
     ) -> "Denoiser":
-        """On clean training images `(N, 1, 28, 28)`, spoilt here: a filter and a table for each fraction and round."""
+        """On clean training images `(N, 1, 28, 28)`, corrupted here: a filter and a table for each fraction and round."""
         steps: dict[float, list[_Step]] = {}
         for fraction in fractions:
             noisy = to_grey_levels(ReplacePixels(fraction)(clean, torch.Generator().manual_seed(seed)).images)
@@ -232,7 +232,7 @@ class Denoiser:
                 pictures = _pictures(model, estimate)
                 blind_filter = None
                 if model is None or steps[fraction]:
-                    blind_filter = BlindFilter.fit(pictures, clean, blind=[pictures.shape[1] - 1])
+                    blind_filter = BlindSpotFilter.fit(pictures, clean, blind=[pictures.shape[1] - 1])
                 prediction = blind_filter(pictures) if blind_filter else pictures[:, :1]
                 steps[fraction].append(_Step(blind_filter, CleanPixels.count(prediction=prediction, clean=clean)))
                 estimate = weigh(noisy, prediction, steps[fraction][-1].clean_pixels, fraction).images

@@ -95,6 +95,7 @@ def fit_gan(
             for net, rate in zip((generator, discriminator), lr, strict=True)
         ]
         schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1 - step / steps) for o in optimizers]
+        marks = {max(1, steps // 8), max(1, steps // 4), max(1, steps // 2), steps}
         started = time.perf_counter()
         for step in tqdm(range(1, steps + 1), label, disable=not progress, leave=False, unit="batch"):
             real = images[torch.randint(len(images), (batch_size,), device=device)]
@@ -104,7 +105,7 @@ def fit_gan(
             keep = min(0.995, step / (step + 10))  # the first steps are soon forgotten
             for kept, new in zip(average.state_dict().values(), generator.state_dict().values(), strict=True):
                 kept.lerp_(new, 1 - keep) if kept.is_floating_point() else kept.copy_(new)
-            if step in {max(1, steps // 8), max(1, steps // 4), max(1, steps // 2), steps}:
+            if step in marks:
                 paused = time.perf_counter()
                 entry = dict(zip(("discriminator", "generator"), losses.tolist(), strict=True))
                 found = watch(average) if watch else {}

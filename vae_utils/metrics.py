@@ -63,9 +63,8 @@ def nearest(queries: Tensor, reference: Tensor, k: int = 5) -> tuple[Tensor, Ten
     for batch in queries.split(200):
         # |a - b|² less |a|², which is the same for all b: one matrix product, and no difference is stored
         found = torch.addmm(squares[None], batch, reference.T, alpha=-2).topk(k, largest=False).indices
-        exact = (batch[:, None] - reference[found]).norm(
-            dim=2
-        )  # the product rounds; the few that count are measured again
+        # the product rounds; the few that count are measured again
+        exact = (batch[:, None] - reference[found]).norm(dim=2)
         distance, order = exact.sort(dim=1, stable=True)
         distances.append(distance)
         which.append(found.gather(1, order))

@@ -9,7 +9,7 @@ from skimage.restoration import denoise_tv_chambolle
 from vae_utils import denoising
 from vae_utils.corruption import ReplacePixels
 from vae_utils.denoising import (
-    BlindFilter,
+    BlindSpotFilter,
     CleanPixels,
     Denoiser,
     LinearFilter,
@@ -131,7 +131,7 @@ def test_the_fraction_is_found_from_the_images_alone(strokes):
 def test_the_filter_is_numpys_least_squares():
     pictures = torch.rand(3, 2, 8, 8, generator=generator())
     clean = torch.rand(3, 1, 8, 8, generator=generator(1))
-    fitted = BlindFilter.fit(pictures, clean, blind=[1], size=3)
+    fitted = BlindSpotFilter.fit(pictures, clean, blind=[1], size=3)
     padded = np.pad(pictures.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
     rows = [
         [*padded[n, 0, i : i + 3, j : j + 3].flatten(), *np.delete(padded[n, 1, i : i + 3, j : j + 3].flatten(), 4), 1]
@@ -149,11 +149,11 @@ def test_the_filter_is_numpys_least_squares():
 
 def test_a_pixel_has_no_say_about_itself():
     pictures = torch.rand(20, 1, 9, 9, generator=generator())
-    fitted = BlindFilter.fit(pictures, pictures, blind=[0])
+    fitted = BlindSpotFilter.fit(pictures, pictures, blind=[0])
     changed = pictures.clone()
     changed[:, :, 4, 4] = 1 - changed[:, :, 4, 4]
     assert torch.equal(fitted(pictures)[:, :, 4, 4], fitted(changed)[:, :, 4, 4])
-    seeing = BlindFilter.fit(pictures, pictures, blind=[])
+    seeing = BlindSpotFilter.fit(pictures, pictures, blind=[])
     torch.testing.assert_close(seeing(pictures), pictures, rtol=0, atol=1e-3)
 
 

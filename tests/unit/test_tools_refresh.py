@@ -16,7 +16,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import refresh
-from vae_utils import plotting
+from vae_utils import plotting, settings
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PATHS = [Path(f"{number:02}_fake.ipynb") for number in range(1, 6)]
@@ -150,6 +150,16 @@ def test_how_many_fit_depends_on_processors_and_memory(fake, monkeypatch, proces
     monkeypatch.setattr(refresh.torch, "get_num_threads", lambda: processors)
     monkeypatch.setattr(refresh.psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes << 30))
     assert refresh.jobs_that_fit() == jobs
+
+
+def test_a_run_from_the_top_forgets_what_this_notebook_measured_before(tmp_path):
+    nbformat.write(new_notebook(cells=[]), tmp_path / "01_tiny.ipynb")
+    folder = settings.results_dir() / "mnist"
+    folder.mkdir(parents=True)
+    for name in ("01_tiny.json", "02_other.json"):
+        (folder / name).write_text("{}")
+    refresh.execute(tmp_path / "01_tiny.ipynb")
+    assert [path.name for path in folder.iterdir()] == ["02_other.json"]
 
 
 def test_a_kernel_has_the_threads_it_was_given(tmp_path, capsys):
