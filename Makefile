@@ -16,7 +16,7 @@ help:
 	@echo 'make lab         open the notebooks in JupyterLab'
 	@echo 'make run         execute every notebook, HTML pages into build/ (ARGS="01 04" for some)'
 	@echo 'make test        unit tests, then every notebook as a test'
-	@echo 'make html        pages of the notebooks as they are, nothing executed, into build/html/'
+	@echo 'make html        the static site into build/html/: the notebooks as they are, a playground without a kernel'
 	@echo 'make notebooks   execute in place on MNIST: the outputs that are committed'
 	@echo 'make lint        ruff'
 	@echo 'make clean       remove .venv, build/ and the cache of trained models (data/ stays)'
@@ -39,8 +39,11 @@ lab: setup
 test: setup
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env
 
-run html: setup
-	$(BIN)/python tools/refresh.py $@ $(ARGS)
+run: setup
+	$(BIN)/python tools/refresh.py run $(ARGS)
+
+html: setup
+	$(BIN)/python tools/website.py $(ARGS)
 
 notebooks: setup
 	$(BIN)/python tools/refresh.py refresh $(ARGS)

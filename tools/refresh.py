@@ -2,7 +2,6 @@
 
 python tools/refresh.py run              # execute all, HTML pages into build/ (--jobs 1: one after the other)
 python tools/refresh.py refresh 01       # execute in place on MNIST: the outputs that are committed
-python tools/refresh.py html             # pages of what is committed, nothing executed, into build/html/
 python tools/refresh.py badges           # badges and setup cells, from the git remote
 """
 
@@ -157,7 +156,7 @@ def run(paths: list[Path], jobs: int | None = None) -> None:
         load()  # so that the data are fetched once, not by everybody
         paths = sorted(paths, key=lambda path: (*ORDER, path.name[:2]).index(path.name[:2]))
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(lambda path: write_page(normalise(execute(path, threads)), "", path), p) for p in paths]
+        started = [pool.submit(lambda path: write_page(normalise(execute(path, threads)), path), p) for p in paths]
         try:
             for ended in as_completed(started):
                 ended.result()
@@ -183,7 +182,10 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in ("tags", "alt")})
         if cell.cell_type == "code":
-            shown = (output for output in cell.outputs if output.get("name") != "stderr")
+            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in shown:
+                if "image/png" in output.get("data", {}):  # the picture that stands in for a widget
+                    output.data.pop(WIDGET_VIEW, None)
             cell.outputs = [output for output in shown if WIDGET_VIEW not in output.get("data", {})]
     return notebook
 
@@ -243,8 +245,8 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
     return re.sub(r'href="([\w./-]*\d\d_\w+)\.ipynb', r'href="\1.html', text)
 
 
-def write_page(notebook: nbformat.NotebookNode, folder: str, path: Path) -> None:
-    target = ROOT / "build" / folder / f"{path.stem}.html"
+def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
+    target = ROOT / "build" / f"{path.stem}.html"
     write_atomically(target, page(notebook, path.stem).encode())
     print(f"  -> {target.relative_to(ROOT)}")
 
@@ -253,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     first, _, rest = __doc__.partition("\n\n")
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tools/refresh.py", description=first, epilog=rest, formatter_class=style)
-    parser.add_argument("action", choices=["run", "refresh", "html", "badges"])
+    parser.add_argument("action", choices=["run", "refresh", "badges"])
     parser.add_argument("notebooks", nargs="*", help="beginnings of names, such as 01; all when none is given")
     parser.add_argument("--jobs", type=int, choices=[1, 2], help="run: how many at a time (default: as many as fit)")
     asked = parser.parse_args(arguments)
@@ -263,9 +265,6 @@ def main(arguments: list[str] | None = None) -> None:
             run(paths, asked.jobs)
         elif asked.action == "refresh":
             refresh(paths)
-        elif asked.action == "html":
-            for path in paths:
-                write_page(nbformat.read(path, as_version=4), "html", path)
         else:
             command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
             name = github_name(subprocess.run(command, capture_output=True, text=True).stdout)

@@ -61,7 +61,7 @@ FONT_FILES = {
     "Computer Modern Roman": "cmb10.ttf",
     "Computer Modern Sans": "cmss10.ttf",
     "Computer Modern Typewriter": "cmtt10.ttf",
-    "Computer Modern Italic": "cmti10.ttf",
+    "Computer Modern Italic": "cmmi10.ttf",
     "Computer Modern Calligraphic": "cmsy10.ttf",
 }
 DRAWN_SIZE = 120  # font size in pixels, large against BOX so that the antialiasing has something to average

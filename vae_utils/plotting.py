@@ -34,10 +34,15 @@ def show(figure: Figure, alt: str, name: str | None = None) -> None:
 
     With a `name` it is also for the README: docs/figures/<name>.png. Raises ValueError for an empty description.
     """
+    _display("image/png", png_base64(figure), alt, name)
+
+
+def png_base64(figure: Figure) -> str:
+    """A figure as PNG in base64, which is how a notebook keeps it; closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     plt.close(figure)
-    _display("image/png", base64.b64encode(buffer.getvalue()).decode(), alt, name)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def show_animation(frames: Tensor, alt: str, name: str | None = None) -> None:

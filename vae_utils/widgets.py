@@ -19,6 +19,7 @@ from IPython.display import display
 from PIL import Image
 from torch import Tensor
 
+from vae_utils.drawing import DrawDigit as DrawDigit  # the canvas is a widget, too
 from vae_utils.inference import decode, encode
 from vae_utils.model import VAE, Autoencoder
 from vae_utils.plotting import CMAP
@@ -26,14 +27,19 @@ from vae_utils.plotting import CMAP
 PICTURE_SIDE = 224  # pixels on the screen: 8 for each of a digit's 28
 
 
-def image_png(image: Tensor, side: int = PICTURE_SIDE) -> bytes:
-    """One image `(1, H, W)` in [0, 1] as the bytes of a coloured PNG, `side` pixels wide."""
-    grey = image[0].detach().cpu().numpy()
+def array_png(grey: np.ndarray, side: int | None = None) -> bytes:
+    """Greys `(H, W)` in [0, 1] as the bytes of a coloured PNG, `side` pixels wide (default: one for each grey)."""
     coloured = Image.fromarray(matplotlib.colormaps[CMAP](grey, bytes=True)[..., :3])
+    side = side or grey.shape[1]
     size = (side, round(side * grey.shape[0] / grey.shape[1]))
     buffer = io.BytesIO()
     coloured.resize(size, Image.Resampling.NEAREST).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
+
+
+def image_png(image: Tensor, side: int = PICTURE_SIDE) -> bytes:
+    """One image `(1, H, W)` in [0, 1] as the bytes of a coloured PNG, `side` pixels wide."""
+    return array_png(image[0].detach().cpu().numpy(), side)
 
 
 def png(model: Autoencoder, z: Tensor | Sequence[float]) -> bytes:

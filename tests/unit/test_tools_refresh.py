@@ -120,7 +120,7 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(refresh, "execute", execute)
     monkeypatch.setattr("vae_utils.data.load", load)
-    monkeypatch.setattr(refresh, "write_page", lambda notebook, folder, path: seen.written.append(path))
+    monkeypatch.setattr(refresh, "write_page", lambda notebook, path: seen.written.append(path))
     monkeypatch.setattr(refresh.torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(refresh.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 << 30))
     return seen
@@ -183,6 +183,14 @@ def test_normalising_drops_bars_warnings_and_widget_state():
     refresh.normalise(notebook)
     assert notebook.cells[0].outputs == [text] and notebook.cells[0].metadata == {"tags": ["nbval-check-output"]}
     assert "widgets" not in notebook.metadata and notebook.metadata.language_info == {"name": "python"}
+
+
+def test_normalising_keeps_the_picture_that_stands_in_for_a_widget():
+    metadata = {"image/png": {"alt": "A drawing and what becomes of it.", "panel": "code"}}
+    data = {refresh.WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL}
+    notebook = new_notebook(cells=[new_code_cell("1", outputs=[new_output("display_data", data, metadata=metadata)])])
+    [output] = refresh.normalise(notebook).cells[0].outputs
+    assert output.data == {"image/png": PIXEL} and output.metadata == metadata
 
 
 def test_figures_and_animations_with_a_name_are_found_for_the_readme(monkeypatch):
