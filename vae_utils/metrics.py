@@ -6,7 +6,6 @@ Arguments are named wherever swapping them would give another number, so a call 
 import numpy as np
 import torch
 from scipy import stats
-from skimage.metrics import structural_similarity
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -21,12 +20,6 @@ def mse(*, clean: Tensor, estimate: Tensor) -> Tensor:
 def psnr(*, clean: Tensor, estimate: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB, `(N,)`, for a peak of 1: −10·log10(MSE); infinite for equal images."""
     return -10 * torch.log10(mse(clean=clean, estimate=estimate))
-
-
-def ssim(*, clean: Tensor, estimate: Tensor) -> Tensor:
-    """Structural similarity of each image, `(N,)`, at most 1 (Wang et al. 2004); scikit-image's, 7×7 windows, data range 1."""
-    pairs = zip(clean[:, 0].cpu().numpy(), estimate[:, 0].cpu().numpy(), strict=True)
-    return torch.tensor([structural_similarity(truth, guess, data_range=1.0) for truth, guess in pairs])
 
 
 def missing_mse(*, clean: Tensor, estimate: Tensor, observed: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def fit(
     device = settings.device()
     model.to(device).train()
     images, observed = images.to(device), None if observed is None else observed.to(device)
-    if model.decoder is None:  # start at the data's mean: the first steps need not find out how dark it is
+    if hasattr(model, "conv1_t"):  # start at the data's mean: the first steps need not find out how dark it is
         torch.nn.init.constant_(model.conv1_t.bias, torch.logit(images.mean(), eps=1e-3).item())
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size

@@ -1,4 +1,5 @@
-"""JPEG, PNG and WebP: sizes are those of real files, and each image comes back in its own place."""
+"""Image formats: sizes are those of real files, and each image comes back in its own place. Filters
+remove noise and nothing else. The U-Net learns to denoise."""
 
 import io
 
@@ -6,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_utils.baselines import one_file_each, one_sheet
+from vae_utils.baselines import UNet, lmmse, one_file_each, one_sheet, road_median, total_variation_l1
+from vae_utils.corruption import DropPixels, ReplacePixels
 from vae_utils.data import load
+from vae_utils.training import fit
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +43,34 @@ def test_the_size_is_that_of_the_file_and_one_bit_is_exact(images):
     assert torch.equal(one.images, bits) and one.size < eight.size
     with pytest.raises(ValueError, match="255"):
         one_sheet(255 * images, "png")
+
+
+@pytest.mark.parametrize(("channels", "corrupt"), [(1, ReplacePixels(0.25)), (2, DropPixels(0.5))])
+def test_a_unet_learns_in_the_loop_of_the_vae(channels, corrupt, images):
+    model = UNet(channels)
+    history = fit(model, images, corrupt=corrupt, epochs=60, batch_size=7, seed=0, progress=False)
+    estimate = model(torch.cat([images] * channels, dim=1))
+    assert estimate.shape == images.shape and estimate.min() >= 0 and estimate.max() <= 1
+    assert history.column("loss")[-1] < 0.5 * history.column("loss")[0]
+
+
+def test_a_unet_refuses_images_whose_sides_it_cannot_halve_twice():
+    with pytest.raises(ValueError, match=r"\(2, 1, 30, 28\)"):
+        fit(UNet(), torch.zeros(2, 1, 30, 28), progress=False)
+
+
+@pytest.mark.parametrize("method", [road_median, total_variation_l1])
+def test_filters_leave_a_flat_image_and_remove_a_lonely_pixel(method):
+    flat = torch.full((1, 1, 9, 9), 0.4)
+    lonely = flat.clone()
+    lonely[0, 0, 4, 4] = 1
+    for noisy in (flat, lonely):  # at the border the median meets black
+        torch.testing.assert_close(method(noisy, 1.0)[..., 1:-1, 1:-1], flat[..., 1:-1, 1:-1], atol=0.02, rtol=0)
+
+
+def test_the_linear_filter_leaves_images_alone_when_there_is_no_noise_and_else_shrinks_the_error(images):
+    assert (lmmse(images, torch.eye(256))(images) - images).abs().max() < 0.05
+    channel = 0.5 * torch.eye(256) + 0.5 / 256
+    noisy = ReplacePixels(0.5)(images, torch.Generator().manual_seed(0)).images
+    before, after = ((x - images).square().mean() for x in (noisy, lmmse(images, channel)(noisy)))
+    assert after < 0.5 * before
