@@ -17,8 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import constriction
 import numpy as np
 import torch
+from scipy.stats import multivariate_normal
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
@@ -235,33 +237,53 @@ def _honest_bytes(honest_bytes):
     return "What this is above the integers' own entropy is a KL divergence: the cost of coding by other frequencies."
 
 
-@exercise("02.3", "what each push adds is −log p; what each pop takes off is −log q. Of which image is z not popped?")
-def _file_bits(file_bits):
-    x, z = torch.tensor([1.5, -0.5, 0.2, 2.0]), torch.tensor([0.3, 0.1, -0.4, 1.8])
-    likelihood, prior = Normal(z, 1.0).log_prob(x), Normal(0.0, 1.0).log_prob(z)
-    posterior = Normal(x / 2, 0.5**0.5).log_prob(z)  # the exact one: an image costs −log p(x)
-    exact = -Normal(0.0, 2**0.5).log_prob(x) / math.log(2)
-    paid = (-likelihood - prior) / math.log(2)
+class _Stack:
+    """An entropy coder: `push` by a table of probabilities, `pop` what was pushed last."""
 
-    def length(count):
-        value = file_bits(likelihood[:count], prior[:count], posterior[:count])
-        return numbers(value, (), "The length of a file", "One number for the file.")
+    def __init__(self, words: np.ndarray):
+        self.ans = constriction.stream.stack.AnsCoder(words)
 
-    first, second, whole = length(1), length(2), length(4)
-    expect(first > 0, "Your file has a negative length: a probability p costs −log p.")
-    too_early = "You get bits back for the first image. But the stack is still empty: there was nothing to pop."
-    agree(first, paid[0], "The bits of the first image, pixels and z,", mistakes=[(exact[0], too_early)])
-    never = "You pay for x and z of the second image, and nothing comes back. But its z was popped before."
-    sign = "That is −log2 p(x), as q is exact here. Popping z makes the stack *shorter*: check the sign of log q."
-    agree(second - first, exact[1], "The bits that the second image adds", sign, mistakes=[(paid[1], never)])
-    agree(whole, first + exact[1:].sum().item(), "The bits of four images")
-    return "From the second image on each adds its −ELBO in bits; the first pays for the stack: put many in one file."
+    def push(self, symbol, p) -> "_Stack":
+        self.ans.encode_reverse(int(symbol), _categorical(p))
+        return self
+
+    def pop(self, p) -> int:
+        return self.ans.decode(_categorical(p))
 
 
-# ---- 03: sampling at a temperature, copies, covariance ----
+def _categorical(p) -> object:
+    return constriction.stream.model.Categorical(np.asarray(p, dtype=np.float64), perfect=False)
 
 
-@exercise("03.1", "at temperature 0 only the mean is left. What does the temperature multiply, then?")
+@exercise(
+    "02.3", "the sender's first move took z off the stack. Undo it, with the same table: which one does x choose?"
+)
+def _pop_image(pop_image):
+    prior = torch.tensor([0.5, 0.3, 0.2])
+    likelihood = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4]])
+    posterior = (prior[:, None] * likelihood / (prior @ likelihood)).T
+    images, before = [0, 2, 1, 3, 3, 0, 1, 2], []
+    stack = _Stack(np.arange(1, 9, dtype=np.uint32) * 123_456_789)
+    for x in images:
+        before.append((stack.ans.num_valid_bits(), stack.ans.get_compressed()))
+        z = stack.pop(posterior[x])
+        stack.push(x, likelihood[z]).push(z, prior)
+    for x, (bits, words) in zip(images[::-1], before[::-1], strict=True):
+        answer = pop_image(stack, prior, likelihood, posterior)
+        expect(isinstance(answer, tuple) and len(answer) == 2, "Return two things: the image and the stack.")
+        value, stack = answer
+        expect(isinstance(stack, _Stack), f"The stack became a {type(stack).__name__}; `push` returns the stack.")
+        expect(value == x, f"The image should be {x}; yours is {value}. Leave the two pops as they are.")
+        restored = np.array_equal(stack.ans.get_compressed(), words)
+        had = f"Before this image came there were {bits} bits, now there are {stack.ans.num_valid_bits()}, or others."
+        expect(restored, f"{had} The sender popped z by one of the three tables: which one, at which row?")
+    return "Eight images, last to first, and each leaves the stack as it found it: bits lent, bits given back."
+
+
+# ---- 03: sampling at a temperature, copies, a mixture ----
+
+
+@exercise("03.1", "which of `mean`, `spread` and `eps` must still count at temperature 0, and which must not?")
 def _draw(draw):
     codes = torch.cat([torch.tensor([3.0, -1]) + torch.tensor([0.5, 2]) * torch.randn(500, 2), torch.randn(500, 2)])
     labels = torch.arange(2).repeat_interleave(500)
@@ -278,7 +300,9 @@ def _draw(draw):
     return "A low temperature makes typical digits, a high one varied digits: state which one you used."
 
 
-@exercise("03.2", "below which distance does a share `rate` of the test images lie? Tensors have a method for that.")
+@exercise(
+    "03.2", "whose distances set the limit? Tensors have a method that finds the value with a given share below it."
+)
 def _copies(copies):
     grid = torch.linspace(0, 1, 100)[:, None]
     train, rate = 10 * torch.cartesian_prod(*[torch.arange(10.0)] * 2), 0.1
@@ -294,20 +318,19 @@ def _copies(copies):
     return "Test images give distances a scale: they cannot be copies, and they are as near as honest digits are."
 
 
-@exercise("03.3", "for one column ε the draw is mean + factor · ε; here each draw is a *row* of `eps`.")
-def _draw_like(draw_like):
-    codes = torch.tensor([3.0, -1.0]) + torch.randn(1000, 2) @ torch.tensor([[2.0, 1.8], [0.0, 0.5]])
-    drawn = numbers(draw_like(codes, 20_000), (20_000, 2), "The sample of 20,000 codes of two dimensions")
-    agree(drawn.mean(0), codes.mean(0), "The mean of the draws", within=0.1)
-    covariance = np.cov(drawn.T)
-    together = "In the codes the two dimensions rise together; yours are independent: `factor` is more than a diagonal."
-    expect(abs(covariance[0, 1]) > 0.2, together)
-    rows = "Each *row* of eps is one draw: what happens to `factor` when it moves to the right of eps?"
-    agree(covariance, torch.cov(codes.T), "An entry of the draws' covariance", rows, within=0.1)
-    return "A mixture of such Gaussians draws codes where codes are; N(0, I) draws some where no image has ever been."
+@exercise("03.3", "take one draw by hand: which row of `means`, and which of the `factors`, belongs to it?")
+def _draw_mixture(draw_mixture):
+    weights, means = torch.tensor([0.25, 0.75]), torch.tensor([[3.0, -1.0], [-40.0, 20.0]])
+    factors = torch.tensor([[[2.0, 0.0], [1.8, 0.5]], [[1.0, 0.0], [0.0, 1.0]]])
+    drawn = numbers(draw_mixture(weights, means, factors, 20_000), (20_000, 2), "The sample of 20,000 codes of size 2")
+    first = drawn[drawn[:, 0] > -18]
+    agree(len(first) / len(drawn), 0.25, "The share of draws that lie near the first mean", "Use `which`.", within=0.02)
+    rows = "Each *row* of eps is one draw: does its factor stand to the left of it, as in factor · ε?"
+    agree(np.cov(first.T), factors[0] @ factors[0].T, "An entry of the first covariance", rows, within=0.15)
+    return "A mixture draws codes where codes are; N(0, I) draws some where no image has ever been."
 
 
-# ---- 04: PSNR, salt and pepper, estimating the noise ----
+# ---- 04: PSNR, salt and pepper, weighing ----
 
 
 @exercise("04.1", "a PSNR for each image first: a mean squared error of 0.01 is 20 dB, one of 0.0001 is 40 dB.")
@@ -326,40 +349,62 @@ def _mean_psnr(mean_psnr):
     return "10 dB more is a tenth of the squared error. Papers differ in what they average first: ask before comparing."
 
 
+def _noisy_pixels(u, r):
+    """Grey levels `(512,)`, each of the 256 twice, and how probable each clean level is for each of them `(512, 256)`."""
+    y = torch.arange(256).repeat(2)
+    dark = torch.exp(-torch.arange(256) / 40.0) + 0.01
+    p = torch.stack([dark, dark.flip(0)]).repeat_interleave(256, dim=0)
+    p = p / p.sum(1, keepdim=True)
+    likelihood, mean = p[torch.arange(512), y], p @ torch.arange(256.0)
+
+    def posterior_mean(intact=(1 - r) * likelihood, replaced=r * u[y]):
+        p_clean = intact / (intact + replaced)
+        return (p_clean * y + (1 - p_clean) * mean).numpy()
+
+    return y, p, likelihood, posterior_mean
+
+
 @exercise("04.2", "of the replaced pixels a share `salt` is white (level 255); how many are left for black (level 0)?")
-def _salt_and_pepper(p_clean):
-    clean = torch.exp(-torch.arange(256) / 40.0) + 0.01
-    clean = clean / clean.sum()
+def _salt_and_pepper(denoise):
     for r, salt in ((0.1, 0.3), (0.5, 0.8)):
-        p = numbers(p_clean(clean, r, salt), (256,), "P(untouched | level)", "One for each of 256 grey levels.")
-        untouched = (1 - r) * clean[[0, 255]].numpy()
-        truth, swapped, certain, twice = (
-            untouched / (untouched + r * np.array(replaced))
-            for replaced in ((1 - salt, salt), (salt, 1 - salt), (1, 1), (r * (1 - salt), r * salt))
-        )
+        u = torch.zeros(256)
+        u[0], u[255] = 1 - salt, salt
+        y, p, _, posterior_mean = _noisy_pixels(u, r)
+        found = numbers(denoise(y, p, r, salt), (512,), "The estimates", "One grey level for each pixel.")
+        swapped = "Salt is white, pepper is black: you have them the other way round."
+        certain = "Your noise is black with probability 1, and white as well. How is it *shared* out?"
+        twice = "The share r counts twice: `replaced` is for pixels that *were* replaced, and sums to 1."
         mistakes = [
-            (swapped, "Salt is white, pepper is black: you have them the other way round."),
-            (certain, "Your noise is black with probability 1, and white as well. How is it *shared* out?"),
-            (twice, "The share r counts twice: `replaced` is for pixels that *were* replaced, and sums to 1."),
+            (posterior_mean(replaced=r * u.flip(0)[y]), swapped),
+            (posterior_mean(replaced=r * (u > 0)[y]), certain),
+            (posterior_mean(replaced=r * r * u[y]), twice),
         ]
-        agree(p[[0, 255]], truth, f"For r = {r}, salt = {salt} P(untouched) at black or white", mistakes=mistakes)
-        agree(p[1:-1], 1, "Salt and pepper make no grey, so for a grey pixel P(untouched)")
+        agree(found, posterior_mean(), f"For r = {r}, salt = {salt} the estimate", mistakes=mistakes)
     return "With the right noise in it, equation (1) keeps all grey pixels; all doubt is at black and white."
 
 
-@exercise(
-    "04.3", "`belief` is the chance that a pixel is untouched. What share of replaced pixels do all of them imply?"
-)
-def _share_replaced(share):
-    p = torch.tensor([0.6, 0.25, 0.1, 0.04, 0.01, 0.0, 0.0, 0.0])  # eight grey levels; noise makes all of them
-    u = torch.full((8,), 1 / 8)
-    for r in (0.25, 0.6):
-        image = torch.arange(8).repeat_interleave((10_000 * ((1 - r) * p + r * u)).round().long())
-        found = numbers(share(p[image], u[image]), (), "The share of replaced pixels", "One number for all pixels.")
-        expect(found < r + 0.2, f"{r:.0%} of the pixels are replaced; yours is {found:.0%}: the share *untouched*?")
-        add = "A replaced pixel can look untouched: average the probabilities, not the decisions."
-        agree(found, r, "The share of replaced pixels", add, within=0.01)
-    return "No pixel has to be judged to know how many are corrupted. This is expectation-maximisation, in two lines."
+@exercise("04.3", "equation (1): the prior times the likelihood of the level that is shown, for both kinds of pixel.")
+def _weigh(weigh):
+    u = torch.linspace(1, 3, 256)
+    u = u / u.sum()  # not uniform: it matters where it is looked up
+    for r in (0.1, 0.6):
+        y, p, likelihood, posterior_mean = _noisy_pixels(u, r)
+        found = numbers(
+            weigh(y, p, r, u), (512,), "The posterior means", "`u` is looked up at the level `y` of each pixel."
+        )
+        mistakes = [
+            (posterior_mean(likelihood, u[y]), "How common replaced pixels are, r, does not enter."),
+            (
+                posterior_mean(r * likelihood, (1 - r) * u[y]),
+                "r is the share that was *replaced*: you have the priors swapped.",
+            ),
+            (
+                posterior_mean(replaced=r / 256),
+                "`u` need not be uniform: look it up at the level that each pixel shows.",
+            ),
+        ]
+        agree(found, posterior_mean(), f"For r = {r} the posterior mean of a pixel", mistakes=mistakes)
+    return "This line is the whole noise model: another u, and it denoises another noise."
 
 
 # ---- 05: thresholds, base rates, a score of your own ----
@@ -430,68 +475,62 @@ def _profile(profile):
     )
 
 
-# ---- 06: observed pixels, errors of missing pixels, the conditional mean ----
-
-
-@exercise("06.1", "do not multiply, choose: PyTorch has a function that takes a condition and two alternatives.")
-def _complete(complete):
-    truth, guess = torch.tensor([[0.2, 0.4, 0.6, 0.8]]), torch.tensor([[0.9, 0.1, 0.9, 0.3]])
-    observed = torch.tensor([[True, False, True, False]])
-    filled = numbers(complete(truth * observed, observed, guess), (1, 4), "The completed image")
-    mistakes = [
-        (guess, "The guess stands everywhere, also where the pixel was seen. What was observed is known: keep it."),
-        (
-            guess * observed,
-            "It is the wrong way round: the guess is where the pixel was seen, the gap is still there.",
-        ),
-    ]
-    agree(filled, torch.where(observed, truth, guess), "A pixel of the completed image", mistakes=mistakes)
-    gappy = torch.where(observed, truth, torch.nan)
-    choose = "0 · nan is nan, so a sum of products cannot leave a gap out: choose instead of calculating."
-    numbers(complete(gappy, observed, guess), (1, 4), "With gaps marked as nan your result", choose)
-    return "Chosen, not calculated: observed pixels come back bit for bit, whatever a gap is marked with."
-
-
-@exercise("06.2", "which errors may count at all? Pick them by the mask before you average, and take the root last.")
-def _rmse(rmse):
-    observed = torch.tensor([True, True, True, False]).view(1, 1, 2, 2).repeat(2, 1, 1, 1)
-
-    def measured(seen, *gaps):
-        """The answer for two images that are off by `seen` where observed, and by `gaps` in their gap."""
-        estimate = torch.where(observed, seen, torch.tensor(gaps).view(2, 1, 1, 1))
-        return numbers(rmse(torch.zeros(2, 1, 2, 2), estimate, observed), (), "The RMSE", "One number for all images.")
-
-    mistakes = [
-        (0.2, "The gaps are off by 0.4, yours is 0.2: you divide by all pixels, so copying seen ones counts as skill."),
-        (0, "The gaps are off by 0.4, yours is 0: those are the pixels that were seen."),
-        (0.16, "The gaps are off by 0.4, yours is 0.16: that is the mean square, without the root."),
-    ]
-    agree(measured(0.0, 0.4, 0.4), 0.4, "With gaps off by 0.4 each the RMSE", mistakes=mistakes)
-    agree(measured(0.9, 0.4, 0.4), 0.4, "Whatever the error at seen pixels, the RMSE", "Only gaps are judged.")
-    root_last = "First the mean of all squares, then the root."
-    agree(measured(0.0, 0.4, 0.0), 0.08**0.5, "With one gap off by 0.4, one by 0 the RMSE", root_last)
-    return "An RMSE over all pixels flatters, the more the fewer are missing: always ask over which it was taken."
+# ---- 06: Rubin's rules, coverage by width, responsibilities from what was seen ----
 
 
 @exercise(
-    "06.3", "read equation (1) from right to left: the surprise, the inverse by `solve`, the covariance, the mean."
+    "06.1", "three things: the mean of the variances, the variance of the estimates (n − 1), and the factor 1 + 1/m."
 )
-def _conditional_mean(conditional_mean):
-    def toy(seen):
-        mean, covariance = torch.tensor([0.5, 0.5]), 0.2**2 * torch.tensor([[1.0, 0.8], [0.8, 1.0]])
-        value = conditional_mean(torch.tensor([seen]), torch.tensor([True, False]), mean, covariance)
-        return numbers(value, (1,), "The mean of one missing number")
+def _pool(pool):
+    within, estimates = torch.tensor([1.0, 2.0, 3.0, 2.0]), torch.tensor([5.0, 5.0, 5.0, 5.0])
+    agreed = numbers(pool(estimates, within), (), "The total variance")
+    agree(agreed, 2, "If all estimates agree, the total variance", "Then it is the mean of the variances, here 2.")
+    estimates = torch.tensor([4.0, 6.0, 5.0, 9.0])
+    mistakes = [
+        (2, "You leave the disagreement of the estimates out: that is what a single imputation does."),
+        (2 + 14 / 3, "The factor 1 + 1/m on the variance between the estimates is missing: m draws are finitely many."),
+        (2 + 1.25 * 14 / 4, "Divide by m − 1 in the variance between the estimates: their mean is estimated, too."),
+        (2 + 14 / 12, "You treat the draws as independent data: more draws would shrink what is unknown to nothing."),
+    ]
+    value = numbers(pool(estimates, within), (), "The total variance")
+    agree(value, 2 + 1.25 * 14 / 3, "For estimates 4, 6, 5, 9 the total variance", mistakes=mistakes)
+    return "More draws do not buy certainty: the variance between them stays, and it is what was lost with the gaps."
 
-    surprise = "Only the *surprise*, seen − mean, moves it."
-    agree(toy(0.5), 0.5, "If what was seen is exactly its mean, the gap's mean", surprise)
-    share = "How much of the surprise is passed on: covariance of gap and seen, *divided by* that of the seen."
-    agree(toy(0.8), 0.74, "In the toy at the top of the notebook 0.8 is seen; the gap's mean", share)
-    factor, mean, seen = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 5), (5,), (3,)))
-    covariance, observed = factor @ factor.T + torch.eye(5), torch.tensor([True, False, True, True, False])
-    value = numbers(conditional_mean(seen, observed, mean, covariance), (2,), "The mean of two missing numbers of five")
-    precision = torch.linalg.inv(covariance)  # the same answer by another road: Bishop (2006), equation 2.75
-    gap, across = precision[~observed][:, ~observed], precision[~observed][:, observed]
-    truth = mean[~observed] - torch.linalg.solve(gap, across @ (seen - mean[observed]))
-    repeat = "Wrong for three seen numbers: they repeat each other, which the inverse of their covariance undoes."
-    expect(close(value, truth), repeat)
-    return "With 784 numbers this line is the Gaussian, which beat the plain VAE at half of the pixels missing."
+
+@exercise("06.2", "`held` is bool: as numbers, its mean over a group is a coverage. Which groups? Those in `groups`.")
+def _coverage_by_width(coverage_by_width):
+    width = torch.linspace(0.01, 1, 100)[torch.randperm(100)]
+    low = torch.rand(100)
+    narrow = width < 0.405  # 40 of them, of which none holds the truth
+    truth = torch.where(narrow, low - 1, low + width / 2)
+    value = numbers(coverage_by_width(truth, low, low + width, 5), (5,), "The coverage of five groups")
+    mistakes = [
+        ([0.6] * 5, "All groups get the same coverage: that is the coverage of all. Take the mean group by group."),
+        ([1, 1, 1, 0, 0], "The order is the wrong way round: the narrowest intervals come first."),
+    ]
+    missed = "The narrowest two fifths of these intervals miss the truth, all others hold it."
+    agree(value, [0, 0, 1, 1, 1], "A group's coverage", missed, mistakes=mistakes)
+    edge = numbers(coverage_by_width(torch.tensor([0.0, 1.0]), torch.zeros(2), torch.ones(2), 2), (2,), "The coverage")
+    agree(edge, 1, "With the truth on an interval's end the coverage", "A closed interval holds its ends.")
+    return "The coverage of all hides it: here it is 60 %, and two groups hold nothing. Always ask among which."
+
+
+@exercise("06.3", "Bayes' rule: log weight plus the log density of the *seen* numbers; softmax makes them sum to 1.")
+def _responsibilities(responsibilities):
+    means = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 9.0]])
+    covariances, weights = torch.eye(2).repeat(3, 1, 1), torch.tensor([0.25, 0.25, 0.5])
+    seen, observed = torch.tensor([1.0]), torch.tensor([True, False])
+    value = numbers(responsibilities(seen, observed, means, covariances, weights), (3,), "The responsibilities")
+    expect(close(value.sum(), 1), "They do not sum to 1: softmax of the logarithms sees to that.")
+    share = np.array([0.25, 0.25, 0.5]) * np.exp([-0.5, -0.5, -0.5])
+    mistakes = [([1 / 3] * 3, "Components 1 and 3 explain what was seen equally well; the third is twice as frequent.")]
+    same = "All three explain the seen 1 equally well, so what was seen leaves the weights as they were."
+    agree(value, share / share.sum(), "A responsibility", same, mistakes=mistakes)
+    factor, means, seen = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 5, 5), (3, 5), (3,)))
+    covariances, observed = factor @ factor.mT + torch.eye(5), torch.tensor([True, False, True, True, False])
+    value = numbers(responsibilities(seen, observed, means, covariances, weights), (3,), "The responsibilities")
+    parts = zip(means[:, observed], covariances[:, observed][:, :, observed], weights, strict=True)
+    truth = [w * multivariate_normal(m.numpy(), c.numpy()).pdf(seen.numpy()) for m, c, w in parts]
+    density = "With unlike covariances: is it the density of all seen numbers at once, with its determinant?"
+    expect(close(value, np.array(truth) / np.sum(truth)), density)
+    return "With sixty components this is the mixture above: one line decides whose gap it is, by what was seen alone."

@@ -25,6 +25,17 @@ def test_shapes_and_ranges():
     assert Discriminator(width=4)(images).shape == (5,)
 
 
+def test_it_learns_what_a_class_looks_like():
+    images = squares(400)
+    labels = (images[..., 10, 20] > 0.5).long()[:, 0]
+    with seeded(0):
+        generator = Generator(2, width=8, classes=2)
+    fit_gan(generator, images, steps=300, labels=labels, batch_size=16, seed=0, progress=False)
+    drawn = generator.decode(torch.cat([torch.randn(40, 2), torch.eye(2).repeat_interleave(20, 0)], 1))
+    right_half = drawn[..., 8:20, 16:26].mean((1, 2, 3)) > drawn[..., 8:20, 2:12].mean((1, 2, 3))
+    assert (right_half == torch.arange(2).repeat_interleave(20).bool()).float().mean() > 0.9
+
+
 def test_it_learns_to_draw_squares():
     with seeded(0):
         generator = Generator(2, width=8)
