@@ -7,6 +7,7 @@ if it is not found). They use the reader's data and cache. Screenshots go to bui
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -30,6 +31,14 @@ def wait_for(what: str, condition, seconds: float, pause: float = 0.5) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"{what}: not within {seconds} s; see {SCREENSHOTS}")
         time.sleep(pause)
+
+
+def judged(box) -> tuple[float, float]:
+    """Score and threshold that the panel states; its verdict has to agree with them."""
+    said = box.locator(".vae-verdict").inner_text()
+    score, limit = map(float, re.search(r"Score ([\d.]+).*threshold of ([\d.]+)", said).groups())
+    assert ("not strange, below" in said) == (score <= limit), said
+    return score, limit
 
 
 def free_port() -> int:
