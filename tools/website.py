@@ -30,7 +30,7 @@ from vae_utils.data import ImageData, load
 from vae_utils.drawing import STATIC, synthetic_strokes
 from vae_utils.inference import decode
 from vae_utils.model import VAE, Autoencoder
-from vae_utils.panels import Panels
+from vae_utils.panels import Panels, as_bytes
 from vae_utils.plotting import tile
 from vae_utils.training import epochs_for
 from vae_utils.widgets import array_png
@@ -44,6 +44,8 @@ SOURCE = ROOT / "tools" / "website"
 SCRIPTS = ("draw.js", "engine.js", "page.js")
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:"
 PLANE_CELL = re.compile(r"^PlaneExplorer\(\w+\)$", re.MULTILINE)
+TEMPLATES = Environment(loader=FileSystemLoader(SOURCE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+TEMPLATES.globals |= {"policy": POLICY, "scripts": SCRIPTS}
 ROW = re.compile(
     r"^\| \[(\d\d) [^\]]*\]\(notebooks/(\w+)\.ipynb\) \| ([^|]+) \| [^\n]* \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE
 )
@@ -141,10 +143,6 @@ def pack(name: str, meta: dict, arrays: dict[str, Tensor], layers: dict[str, lis
     return f'(globalThis.vaePacks ||= {{}})["{name}"] = {{ header: {header}, data: "{data}" }};\n'.encode()
 
 
-def as_bytes(images: Tensor) -> Tensor:
-    return (255 * images).round().byte().flatten(1)
-
-
 def models(data: ImageData) -> tuple[Panels, VAE]:
     """The panels of the page (the series' models, rounded) and the VAE with two latent dimensions of notebook 03."""
     recipe = {"epochs": epochs_for(data.train_images, 3), "val_images": data.val_images}
@@ -157,8 +155,6 @@ def models(data: ImageData) -> tuple[Panels, VAE]:
 
 def model_pack(found: Panels) -> bytes:
     """What draw.js and engine.js need of the panels."""
-    x = found.known[:1]
-    numbers = {key: value for key, value in found.strange(x).items() if key in ("limit", "high", "counts", "unit")}
     sizes = {"step": panels.STEP, "starts": panels.STARTS, "draws": panels.DRAWS, "shown": panels.SHOWN}
     examples = {"examples": list(dict(synthetic_strokes()).values()), "latent_dim": found.vae.latent_dim}
     arrays = {
@@ -177,7 +173,7 @@ def model_pack(found: Panels) -> bytes:
         "eps": found.eps,
         "gumbel": found.gumbel,
     }
-    return pack("model", numbers | sizes | examples, arrays, networks(found.vae, found.classifier))
+    return pack("model", found.histogram | sizes | examples, arrays, networks(found.vae, found.classifier))
 
 
 def plane_pack(plane: VAE) -> bytes:
@@ -213,35 +209,24 @@ def notebook_page(path: Path) -> str:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     policy += '<link rel="icon" href="data:,">'  # else browsers ask for one
     text = text.replace("<head>", f"<head>{policy}", 1).replace("</head>", f"{links}</head>", 1)
-    text = re.sub(r"(<body\b[^>]*>)", lambda found: found[1] + render("navigation.html"), text, count=1)
+    text = re.sub(
+        r"(<body\b[^>]*>)", lambda found: found[1] + TEMPLATES.get_template("navigation.html").render(), text, count=1
+    )
     scripts = "".join(f'<script src="assets/{name}" defer></script>' for name in SCRIPTS)
     return text.replace("</body>", f"{scripts}</body>", 1)
 
 
-def render(template: str, **values) -> str:
-    environment = Environment(loader=FileSystemLoader(SOURCE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    names = {"policy": POLICY, "scripts": SCRIPTS}
-    return environment.get_template(template).render(names | values)
-
-
-def about(path: Path, page: str) -> dict:
-    """What the index says of a notebook: title, question and minutes (from the README), picture, exercises."""
+def about(path: Path, page: str, row: tuple[str, ...]) -> dict:
+    """What the index says of a notebook: title, question and minutes (its README row), picture, exercises."""
     notebook = nbformat.read(path, as_version=4)
-    rows = {row[1]: row[2:] for row in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
-    question, first, again = (text.strip() for text in rows[path.stem])
-    shown = [
-        o.metadata["image/png"]
-        for c in notebook.cells
-        for o in c.get("outputs", [])
-        if "image/png" in o.get("data", {})
-    ]
-    data = [
-        o.data["image/png"] for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
-    ]
-    place = next((i for i, metadata in enumerate(shown) if "name" in metadata), 0)
+    question, first, again = (text.strip() for text in row)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    chosen = next((output for output in shown if "name" in output.metadata["image/png"]), shown[0])
+    source, alt = chosen.data["image/png"].replace("\n", ""), chosen.metadata["image/png"]["alt"]
     exercises = re.findall(r'<h3 id="([^"]+)">(Exercise[^<]+)<', page)
     title = re.search(r"^# (?:\d · )?(.+)$", notebook.cells[0].source, re.MULTILINE)[1]
-    picture = {"source": "data:image/png;base64," + data[place].replace("\n", ""), "alt": shown[place]["alt"]}
+    picture = {"source": f"data:image/png;base64,{source}", "alt": alt}
     numbers = {"number": path.name[:2], "file": f"{path.stem}.html", "first": first, "again": again}
     return numbers | {"title": title, "question": question, "picture": picture, "exercises": exercises}
 
@@ -257,12 +242,13 @@ def main(arguments: list[str] | None = None) -> None:
     paths = refresh.find(asked)
     files = {f"{path.stem}.html": notebook_page(path).encode() for path in paths}
     if not asked:
-        cards = [about(path, files[f"{path.stem}.html"].decode()) for path in paths]
+        rows = {row[1]: row[2:] for row in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
+        cards = [about(path, files[f"{path.stem}.html"].decode(), rows[path.stem]) for path in paths]
         data = load()
         found, plane = models(data)
-        files["index.html"] = render("index.html", notebooks=cards).encode()
+        files["index.html"] = TEMPLATES.get_template("index.html").render(notebooks=cards).encode()
         values = {"panels": Panels.NAMES[1:], "notebooks": cards, "data": data}
-        files["playground.html"] = render("playground.html", **values).encode()
+        files["playground.html"] = TEMPLATES.get_template("playground.html").render(values).encode()
         files["assets/model.js"], files["assets/plane.js"] = model_pack(found), plane_pack(plane)
     for name in ("engine.js", "page.js", "site.css"):
         files[f"assets/{name}"] = (SOURCE / name).read_bytes()

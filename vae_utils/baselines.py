@@ -18,7 +18,7 @@ from vae_utils.model import check_values
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """What an image format makes of N images: bytes in all files together, and float32 images `(N, 1, H, W)` in [0, 1]."""
+    """What an image format makes of N images: bytes of the file, and float32 images `(N, 1, H, W)` in [0, 1]."""
 
     size: int
     images: Tensor
@@ -29,22 +29,16 @@ class Coded:
         return self.size / len(self.images)
 
 
-def one_file_each(images: Tensor, format: str, *, one_bit: bool = False, **options) -> Coded:
-    """Every image `(N, 1, H, W)` in [0, 1] as a file of its own.
+def one_sheet(images: Tensor, format: str, *, one_bit: bool = False, **options) -> Coded:
+    """All images `(N, 1, H, W)` in [0, 1] side by side in one large picture, so that one header serves them all.
 
     Args:
-        format: "jpeg", "png" or "webp".
+        format: "jpeg", "png", "webp" or another that Pillow writes.
         one_bit: store 1 bit per pixel where the format can (PNG): for images of zeros and ones.
         options: what Pillow's writer takes, such as `quality=5` or `lossless=True`.
 
     Raises ValueError for images outside [0, 1].
     """
-    files = [_write(image, format, one_bit, options) for image in _bytes(images)]
-    return Coded(sum(map(len, files)), torch.stack([_read(file) for file in files]))
-
-
-def one_sheet(images: Tensor, format: str, *, one_bit: bool = False, **options) -> Coded:
-    """All images side by side in one large picture, so that one header serves them all. Arguments as for `one_file_each`."""
     height, width = images.shape[-2:]
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
@@ -134,8 +128,6 @@ class UNet(nn.Module):
     Args:
         outputs: maps of logits that `logits` gives; the first is the estimate, others are for subclasses to use.
     """
-
-    encoder = None  # `fit` and `autocast` treat it as one of the convolutional networks
 
     def __init__(self, in_channels: int = 1, *, outputs: int = 1, width: int = 32, depth: int = 48):
         super().__init__()

@@ -10,13 +10,9 @@ class Filled(NamedTuple):
     """Completed images; what was observed comes back bit for bit."""
 
     images: Tensor  # (N, 1, H, W): the conditional mean, not clipped
-    std: (
-        Tensor | None
-    )  # (N, 1, H, W): standard deviation of each missing pixel, 0 where observed; None unless asked for
+    std: Tensor | None  # (N, 1, H, W): standard deviation of missing pixels, 0 where observed; None unless asked for
     samples: Tensor | None  # (S, N, 1, H, W): draws from the conditional Gaussian; None unless asked for
-    evidence: (
-        Tensor  # (N,): log density of the observed pixels in nats, without the constant -½ log 2π for each of them
-    )
+    evidence: Tensor  # (N,): log density of the observed pixels in nats, without the constant -½ log 2π of each
 
 
 @torch.no_grad()

@@ -34,6 +34,16 @@ def arc(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return torch.lerp(*lengths, t) * mix / angle.sin()
 
 
+def cross_entropy(recon: Tensor, images: Tensor) -> Tensor:
+    """That of each reconstruction `(N, 1, 28, 28)` and its image, summed over pixels: `(N,)` in nats."""
+    return F.binary_cross_entropy(recon, images, reduction="none").flatten(1).sum(1)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images `(N, 1, 28, 28)` in [0, 1] as uint8 `(N, 784)`."""
+    return (255 * images).round().byte().flatten(1)
+
+
 class Panels:
     """What the models make of one drawing, panel by panel: dictionaries of numbers, lists and images.
 
@@ -81,19 +91,26 @@ class Panels:
         """Strangeness of 2,500 test images (all, where there are fewer), for the histogram."""
         return self._score(self.data.test_images[:: max(1, len(self.data.test_images) // 2500)])
 
+    @cached_property
+    def histogram(self) -> dict:
+        """What the chart of `strange` shows whatever is drawn: the threshold, and `counts` of the scores from 0 to `high`."""
+        high = max(self.scores.quantile(0.999).item(), self.limit)
+        counts = torch.histc(self.scores, 40, 0, high).tolist()
+        return {"limit": self.limit, "counts": counts, "high": high, "unit": self.unit}
+
     def error(self, images: Tensor) -> Tensor:
         """Reconstruction error `(N,)` in nats: cross-entropy of images and decode(mu), summed over pixels."""
-        recon = reconstruct(self.vae, images)
-        return F.binary_cross_entropy(recon, images, reduction="none").flatten(1).sum(1)
+        return cross_entropy(reconstruct(self.vae, images), images)
 
     def look(self, x: Tensor, **_) -> dict:
         return {"image": x, "classes": class_probabilities(self.classifier, x)[0].tolist()}
 
     def code(self, x: Tensor, **_) -> dict:
         mu, logvar = encode(self.vae, x)
+        recon = decode(self.vae, mu)
         numbers = {"mu": mu[0].tolist(), "sigma": (0.5 * logvar[0]).exp().tolist()}
-        costs = {"recon": self.error(x).item(), "kl": kl_divergence(mu, logvar).item()}
-        return {"reconstruction": decode(self.vae, mu)} | numbers | costs
+        costs = {"recon": cross_entropy(recon, x).item(), "kl": kl_divergence(mu, logvar).item()}
+        return {"reconstruction": recon} | numbers | costs
 
     def bytes(self, x: Tensor, **_) -> dict:
         mu = encode(self.vae, x)[0]
@@ -119,10 +136,7 @@ class Panels:
     def strange(self, x: Tensor, **_) -> dict:
         score = self._score(x).item()
         below = (self.scores < score).float().mean().item()
-        high = max(self.scores.quantile(0.999).item(), self.limit)
-        counts = torch.histc(self.scores, 40, 0, high).tolist()
-        found = {"score": score, "limit": self.limit, "below": below, "counts": counts, "high": high, "unit": self.unit}
-        return found | {"reconstruction": reconstruct(self.vae, x)}
+        return {"score": score, "below": below, "reconstruction": reconstruct(self.vae, x)} | self.histogram
 
     def complete(self, x: Tensor, **_) -> dict:
         seen = x * self.observed
@@ -160,4 +174,4 @@ class Panels:
 def _packed(value):
     if not isinstance(value, Tensor):
         return value
-    return [base64.b64encode(row.numpy().tobytes()).decode() for row in (255 * value).round().byte().flatten(1)]
+    return [base64.b64encode(row.numpy().tobytes()).decode() for row in as_bytes(value)]

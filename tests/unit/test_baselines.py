@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_utils.baselines import UNet, lmmse, one_file_each, one_sheet, road_median, total_variation_l1
+from vae_utils.baselines import UNet, lmmse, one_sheet, road_median, total_variation_l1
 from vae_utils.corruption import DropPixels, ReplacePixels
 from vae_utils.data import load
 from vae_utils.training import fit
@@ -18,18 +18,16 @@ def images():
     return load("digits").test_images[:7]
 
 
-@pytest.mark.parametrize("way", [one_file_each, one_sheet])
 @pytest.mark.parametrize("options", [{"format": "png"}, {"format": "webp", "lossless": True}])
-def test_lossless_formats_give_back_every_pixel(way, options, images):
+def test_lossless_formats_give_back_every_pixel(options, images):
     grey = (images * 255).round() / 255
-    coded = way(grey, **options)
+    coded = one_sheet(grey, **options)
     torch.testing.assert_close(coded.images, grey)
     assert coded.bytes_each == coded.size / 7
 
 
-@pytest.mark.parametrize("way", [one_file_each, one_sheet])
-def test_jpeg_pays_quality_with_bytes(way, images):
-    coarse, fine = (way(images, "jpeg", quality=quality) for quality in (5, 95))
+def test_jpeg_pays_quality_with_bytes(images):
+    coarse, fine = (one_sheet(images, "jpeg", quality=quality) for quality in (5, 95))
     errors = [(coded.images - images).square().mean() for coded in (coarse, fine)]
     assert coarse.size < fine.size and errors[0] > 4 * errors[1]
 
@@ -37,9 +35,9 @@ def test_jpeg_pays_quality_with_bytes(way, images):
 def test_the_size_is_that_of_the_file_and_one_bit_is_exact(images):
     buffer = io.BytesIO()
     Image.fromarray((images[0, 0] * 255).round().byte().numpy()).save(buffer, "png")
-    assert one_file_each(images[:1], "png").size == len(buffer.getvalue())
+    assert one_sheet(images[:1], "png").size == len(buffer.getvalue())
     bits = (images > 0.5).float()
-    one, eight = (one_file_each(bits, "png", one_bit=one_bit) for one_bit in (True, False))
+    one, eight = (one_sheet(bits, "png", one_bit=one_bit) for one_bit in (True, False))
     assert torch.equal(one.images, bits) and one.size < eight.size
     with pytest.raises(ValueError, match="255"):
         one_sheet(255 * images, "png")

@@ -43,47 +43,32 @@
     return out;
   }
 
-  /** x: (size, size, inputs); weight: (kernel, kernel, inputs, outputs). */
-  function conv(x, { weight, bias, kernel, stride, padding, size, side }) {
-    const inputs = x.length / (size * size);
-    const outputs = bias.length;
-    const out = repeated(bias, side * side);
-    for (let r = 0; r < side; r++) {
-      for (let c = 0; c < side; c++) {
+  /** For all places where a kernel set down on the `coarse` grid meets the `fine` one: visit(coarse pixel, fine pixel, tap). */
+  function meet(coarse, fine, { kernel, stride, padding }, visit) {
+    for (let r = 0; r < coarse; r++) {
+      for (let c = 0; c < coarse; c++) {
         for (let u = 0; u < kernel; u++) {
           const y = r * stride + u - padding;
-          if (y < 0 || y >= size) continue;
+          if (y < 0 || y >= fine) continue;
           for (let v = 0; v < kernel; v++) {
             const z = c * stride + v - padding;
-            if (z < 0 || z >= size) continue;
-            const row = (u * kernel + v) * inputs * outputs;
-            addRows(out, (r * side + c) * outputs, outputs, x, (y * size + z) * inputs, inputs, weight, row);
+            if (z >= 0 && z < fine) visit(r * coarse + c, y * fine + z, u * kernel + v);
           }
         }
       }
     }
-    return out;
   }
 
-  /** Transposed, with the same layout of x and weight. */
-  function convTransposed(x, { weight, bias, kernel, stride, padding, size, side }) {
+  /** x: (size, size, inputs); weight: (kernel, kernel, inputs, outputs). From fine to coarse, transposed from coarse to fine. */
+  function convolved(x, layer, transposed) {
+    const { weight, bias, size, side } = layer;
     const inputs = x.length / (size * size);
     const outputs = bias.length;
     const out = repeated(bias, side * side);
-    for (let r = 0; r < size; r++) {
-      for (let c = 0; c < size; c++) {
-        for (let u = 0; u < kernel; u++) {
-          const y = r * stride + u - padding;
-          if (y < 0 || y >= side) continue;
-          for (let v = 0; v < kernel; v++) {
-            const z = c * stride + v - padding;
-            if (z < 0 || z >= side) continue;
-            const row = (u * kernel + v) * inputs * outputs;
-            addRows(out, (y * side + z) * outputs, outputs, x, (r * size + c) * inputs, inputs, weight, row);
-          }
-        }
-      }
-    }
+    const add = (from, to, tap) =>
+      addRows(out, to * outputs, outputs, x, from * inputs, inputs, weight, tap * inputs * outputs);
+    if (transposed) meet(size, side, layer, add);
+    else meet(side, size, layer, (to, from, tap) => add(from, to, tap));
     return out;
   }
 
@@ -104,7 +89,12 @@
     return out;
   }
 
-  const KINDS = { linear, conv, convTransposed, pool };
+  const KINDS = {
+    linear,
+    pool,
+    conv: (x, layer) => convolved(x, layer, false),
+    convTransposed: (x, layer) => convolved(x, layer, true),
+  };
 
   function run(network, x) {
     for (const layer of network) {
