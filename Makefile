@@ -1,10 +1,12 @@
 # make lab | run | test | ... (see help below). Each first makes .venv, when it is missing or requirements.txt has changed.
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu make setup    CPU wheels of torch: 1 GB instead of 6 GB
 #   PYTHON=python3.12 make setup                                    another Python (3.10 to 3.14)
+#   JOBS=1 make test                                                one notebook at a time, for less than 4 GB of free memory
 #   make setup WHEELS="/media/me/stick/wheels"                      packages from that folder, without a network
 
 SHELL := /bin/bash
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet $(if $(WHEELS),--no-index --find-links "$(WHEELS)")
 STAMP := { cat requirements.txt; pwd; }
@@ -37,7 +39,7 @@ lab: setup
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
 test: setup
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -n $(JOBS) --dist loadscope
 
 run: setup
 	$(BIN)/python tools/refresh.py run $(ARGS)

@@ -1,5 +1,12 @@
 """What pytest needs to know about the notebooks."""
 
+import os
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # a share of the processors for each, before torch counts them
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, str(share))
+
 import hypothesis
 import pytest
 
@@ -9,6 +16,19 @@ from vae_utils.claims import forget_results
 # the same examples every time: a test must not fail for one reader in a hundred
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker has all tests of a module, or all cells of a notebook and then the comparison of its figures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InOrder(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, test = nodeid.partition("::")
+            return f"notebooks/{test.split('[')[1][:-1]}.ipynb" if path.startswith("tests/results") else path
+
+    return InOrder(config, log)
 
 
 def pytest_collection_modifyitems(items):

@@ -32,7 +32,7 @@ from vae_utils import corruption, settings
 from vae_utils.cache import CACHE_VERSION, fingerprint, write_atomically
 from vae_utils.data import DataError, ImageData, load
 from vae_utils.model import VAE, Autoencoder
-from vae_utils.training import autocast, epochs_for, evaluate, network_input, seeded
+from vae_utils.training import autocast, evaluate, network_input, pace, seeded
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by it, beside WORLD_SIZE
 SEVERAL = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -93,10 +93,13 @@ class Training:
 
     def __init__(self, asked: argparse.Namespace, images: Tensor, recipe: str, checkpoint: Path):
         self.asked, self.images, self.recipe, self.checkpoint = asked, images, recipe, checkpoint
-        self.batch_size, self.epochs = min(asked.batch_size, len(images)), epochs_for(images, asked.epochs)
+        options = pace(images, asked.epochs, asked.batch_size)
+        self.epochs, self.batch_size = options["epochs"], min(options["batch_size"], len(images))
         self.steps = len(images) // self.batch_size
         if self.batch_size % dist.get_world_size():
-            sys.exit(f"--batch-size is {self.batch_size}; give a multiple of the {dist.get_world_size()} processes.")
+            sys.exit(
+                f"{dist.get_world_size()} processes cannot share batches of {self.batch_size}; change --batch-size."
+            )
         self.build()
 
     def build(self) -> None:
@@ -246,7 +249,13 @@ def parser() -> argparse.ArgumentParser:
         "--in-channels", type=int, default=1, choices=(1, 2), help="2: pixels, and the mask of known ones"
     )
     made.add_argument("--corrupt", type=corruption_of, metavar="C", help='corrupt each batch: "ReplacePixels(0.1)"')
-    made.add_argument("--epochs", type=number, default=3, metavar="N", help="default 3; on small data sets 12 times N")
+    made.add_argument(
+        "--epochs",
+        type=number,
+        default=3,
+        metavar="N",
+        help="default 3; on small data sets 4 times N, in batches of a quarter",
+    )
     made.add_argument("--batch-size", type=number, default=128, metavar="N", help="of all processes; default 128")
     made.add_argument("--peak-lr", type=real, default=5e-3, metavar="RATE", help="default 5e-3")
     made.add_argument("--beta", type=real, default=1.0, metavar="WEIGHT", help="of the KL term; default 1")

@@ -32,7 +32,7 @@ from vae_utils.inference import decode
 from vae_utils.model import VAE, Autoencoder
 from vae_utils.panels import Panels, as_bytes
 from vae_utils.plotting import tile
-from vae_utils.training import epochs_for
+from vae_utils.training import pace
 from vae_utils.widgets import array_png
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,10 +145,10 @@ def pack(name: str, meta: dict, arrays: dict[str, Tensor], layers: dict[str, lis
 
 def models(data: ImageData) -> tuple[Panels, VAE]:
     """The panels of the page (the series' models, rounded) and the VAE with two latent dimensions of notebook 03."""
-    recipe = {"epochs": epochs_for(data.train_images, 3), "val_images": data.val_images}
+    recipe = {**pace(data.train_images, 3), "val_images": data.val_images}
     vae, _ = fit_or_load(lambda: VAE(latent_dim=10), data.train_images, name="vae-10", **recipe)
-    epochs = epochs_for(data.train_images, 4)
-    plane, _ = fit_or_load(lambda: VAE(latent_dim=2), data.train_images[:12_000], name="vae-2", epochs=epochs)
+    recipe = pace(data.train_images, 4)
+    plane, _ = fit_or_load(lambda: VAE(latent_dim=2), data.train_images[:12_000], name="vae-2", **recipe)
     classifier = in_half_precision(folded(digit_classifier(data)))
     return Panels(in_half_precision(vae), data, classifier=classifier), in_half_precision(plane)
 

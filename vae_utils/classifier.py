@@ -10,7 +10,7 @@ from vae_utils.cache import fit_or_load
 from vae_utils.data import ImageData
 from vae_utils.inference import in_batches
 from vae_utils.model import check_values
-from vae_utils.training import History, epochs_for, seeded
+from vae_utils.training import History, pace, seeded
 
 
 class Classifier(nn.Module):
@@ -89,7 +89,7 @@ def fit_classifier(
 
 def digit_classifier(data: ImageData) -> Classifier:
     """The classifier of the series, trained on all training images of `data` or taken from the cache."""
-    options = {"labels": data.train_labels, "epochs": epochs_for(data.train_images, 2)}
+    options = {"labels": data.train_labels, **pace(data.train_images, 2)}
     return fit_or_load(Classifier, data.train_images, name="classifier", train=fit_classifier, **options)[0]
 
 

@@ -16,11 +16,11 @@ from vae_utils.cache import fit_or_load
 from vae_utils.data import load
 from vae_utils.model import VAE
 from vae_utils.plotting import set_style
-from vae_utils.training import epochs_for
+from vae_utils.training import pace
 from vae_utils.widgets import DrawDigit
 set_style()
 data = load()
-recipe = {"epochs": epochs_for(data.train_images, 3), "val_images": data.val_images}
+recipe = {**pace(data.train_images, 3), "val_images": data.val_images}
 vae, _ = fit_or_load(lambda: VAE(latent_dim=10), data.train_images, name="vae-10", **recipe)"""
 PANELS = ("code", "bytes", "morph", "denoise", "strange", "complete")
 

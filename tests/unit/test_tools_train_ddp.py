@@ -18,7 +18,6 @@ from vae_utils.model import VAE
 from vae_utils.training import fit, seeded
 
 SCRIPT = [train_ddp.__file__, "--latent-dim", "4", "--epochs", "1"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *SCRIPT]
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def same(one, other):
 def test_one_process_finds_the_weights_of_fit(images, tmp_path):
     with seeded(0):
         model = VAE(latent_dim=3)
-    history = fit(model, images, val_images=images[:8], epochs=12, batch_size=32, corrupt=DropPixels(0.2), seed=0)
+    history = fit(model, images, val_images=images[:8], epochs=4, batch_size=8, corrupt=DropPixels(0.2), seed=0)
     made = training(images, tmp_path / "one.checkpoint", "--corrupt", "DropPixels(0.2)")
     assert same(made.model, model)
     assert [epoch["val_loss"] for epoch in made.history] == history.column("val_loss")
@@ -87,7 +86,7 @@ def test_a_full_cache_costs_the_cache_and_not_the_run(images, monkeypatch, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(train_ddp, "write_atomically", full)
-    monkeypatch.setattr(train_ddp, "epochs_for", lambda images, epochs: 1)
+    monkeypatch.setattr(train_ddp, "pace", lambda images, epochs, size: {"epochs": 1, "batch_size": size})
     monkeypatch.setenv("VAE_DATASET", "digits")
     train_ddp.main(["--latent-dim", "2"])
     said = capsys.readouterr().out
@@ -145,14 +144,27 @@ def run(command, cache, **variables):
     )
 
 
-def test_two_processes_learn_what_one_does_and_only_the_first_writes(tmp_path):
-    # no noise and small steps, so that the same batches must lead to the same place
-    line = ["--autoencoder", "--peak-lr", "2e-3", "--batch-size", "400"]
-    one, two = (run([*start, *line], tmp_path / name) for start, name in ((SCRIPT, "one"), (TORCHRUN, "two")))
-    assert "1 process(es)" in one.stdout and "2 process(es)" in two.stdout, two.stderr[-2000:]
-    losses = [float(ended.stdout.split("test loss ")[1].split()[0]) for ended in (one, two)]
+# no noise and small steps, so that the same batches must lead to the same place
+LINE = [*SCRIPT, "--autoencoder", "--peak-lr", "2e-3", "--batch-size", "640"]
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *LINE]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("two")
+    return run(TWO, cache), cache
+
+
+def test_two_processes_learn_what_one_does_and_only_the_first_writes(two_processes, tmp_path, monkeypatch, capsys):
+    two, cache = two_processes
+    monkeypatch.setenv("VAE_DATASET", "digits")
+    monkeypatch.setenv("VAE_CACHE_DIR", str(tmp_path))
+    train_ddp.main(LINE[1:])
+    one = capsys.readouterr().out
+    assert "1 process(es)" in one and "2 process(es)" in two.stdout, two.stderr[-2000:]
+    losses = [float(said.split("test loss ")[1].split()[0]) for said in (one, two.stdout)]
     assert abs(losses[0] - losses[1]) < 0.5 and two.stdout.count("test loss") == 1
-    [file], [other] = (tmp_path / "two").iterdir(), (tmp_path / "one").iterdir()
+    [file], [other] = cache.iterdir(), tmp_path.glob("*.safetensors")
     assert file.name == other.name and safetensors.torch.load_file(file)["fc21.weight"].shape == (4, 400)
 
 
@@ -174,16 +186,16 @@ def process_of_rank(rank, marker):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process to kill in /proc")
-def test_a_killed_process_ends_the_job_with_a_checkpoint_and_the_same_line_ends_at_the_same_weights(tmp_path):
-    line = [*TORCHRUN, "--corrupt", "ReplacePixels(0.1)", "--batch-size", "320"]
-    whole = run(line, tmp_path / "whole")
+def test_a_killed_process_ends_the_job_with_a_checkpoint_and_the_same_line_ends_at_the_same_weights(
+    two_processes, tmp_path
+):
     options = {
         "env": environment(tmp_path / "killed"),
         "cwd": "/",
         "stderr": subprocess.PIPE,
         "stdout": subprocess.PIPE,
     }
-    with subprocess.Popen([sys.executable, *line], text=True, **options) as job:
+    with subprocess.Popen([sys.executable, *TWO], text=True, **options) as job:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "killed").glob("*.checkpoint")):
             assert time.monotonic() < deadline and job.poll() is None, "no checkpoint was written"
@@ -192,10 +204,10 @@ def test_a_killed_process_ends_the_job_with_a_checkpoint_and_the_same_line_ends_
         _, said = job.communicate(timeout=120)
     assert job.returncode != 0 and "another process of this training ended" in said
     [checkpoint] = (tmp_path / "killed").iterdir()
-    assert 1 <= len(torch.load(checkpoint, weights_only=True)["history"]) < 12
-    again = run(line, tmp_path / "killed")
+    assert 1 <= len(torch.load(checkpoint, weights_only=True)["history"]) < 4
+    again = run(TWO, tmp_path / "killed")
     assert "Going on after epoch" in again.stdout, again.stderr[-2000:]
-    [expected], [found] = (tmp_path / "whole").iterdir(), (tmp_path / "killed").iterdir()
-    assert found.name == expected.name, whole.stderr[-2000:]
+    [expected], [found] = two_processes[1].iterdir(), (tmp_path / "killed").iterdir()
+    assert found.name == expected.name
     expected, found = map(safetensors.torch.load_file, (expected, found))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
