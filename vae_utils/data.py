@@ -134,9 +134,7 @@ def _mnist_family(name: str, root: Path | None) -> ImageData:
         try:
             arrays = _download(name, raw)
         except DataError as error:
-            way_out = (
-                f"set VAE_DATA_DIR to a folder that holds {folder}/raw/ with its four files, or go online and run again"
-            )
+            way_out = f"set VAE_DATA_DIR to a folder that holds {folder}/raw/ with its four files, or go online again"
             raise DataError(f"{title} could not be had ({on_disk}; {error}); to get it, {way_out}.") from error
         print(f"{title} was downloaded to {raw}, because {on_disk}.")
     images, labels, test_images, test_labels = (torch.tensor(array) for array in arrays)
@@ -163,7 +161,8 @@ def _read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> np.ndarray:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
+        packed = f"; unpack {path.name}.gz beside it" if Path(f"{path}.gz").exists() else ""
+        raise DataError(f"{path} is missing{packed}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) != expected:
