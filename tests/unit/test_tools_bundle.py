@@ -102,8 +102,9 @@ def test_a_folder_without_a_sound_list_is_no_bundle(stick, text):
     (stick / "CONTENTS.json").unlink()
     if text is not None:
         (stick / "CONTENTS.json").write_text(text)
-    with pytest.raises(SystemExit, match=r"CONTENTS\.json"):
-        bundle.main(["use", str(stick)])
+    for named in (stick, stick / "START.txt"):
+        with pytest.raises(SystemExit, match=r"CONTENTS\.json"):
+            bundle.main(["use", str(named)])
 
 
 def test_nothing_is_written_over_and_nothing_made_of_damaged_data(tmp_path):
