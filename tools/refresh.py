@@ -112,6 +112,8 @@ def in_plain_words() -> Iterator[None]:
         sys.exit(f"\n{error}")
     except DeadKernelError as error:
         sys.exit(f"{error}, often because memory ran out: one notebook at a time (--jobs 1) needs less.")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Models that were trained are in the cache: the same line takes less time now.")
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}." if error.filename else str(error))
     except (DataError, ValueError) as error:

@@ -201,7 +201,7 @@ def _check_online(mirrors: Sequence[str]) -> None:
     """DataError unless a mirror answers in time; asked by another process: looking up a name heeds no time-out."""
     ask = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + 't10k-labels-idx1-ubyte.gz')"
     for mirror in mirrors:
-        with contextlib.suppress(subprocess.SubprocessError):
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
             subprocess.run([sys.executable, "-c", ask, mirror], capture_output=True, timeout=PATIENCE, check=True)
             return
     raise DataError("no mirror could be reached")

@@ -203,7 +203,10 @@ def test_a_damaged_notebook_or_one_without_its_tags_is_named(project):
             refresh.main([action])
 
 
-@pytest.mark.parametrize(("error", "says"), [(DeadKernelError("Kernel died"), "--jobs 1"), (ValueError("VAE"), "VAE")])
+ENDS = {"--jobs 1": DeadKernelError("Kernel died"), "VAE": ValueError("VAE"), "Interrupted": KeyboardInterrupt()}
+
+
+@pytest.mark.parametrize(("says", "error"), ENDS.items())
 def test_what_is_not_the_programs_fault_is_told_in_a_sentence(project, monkeypatch, error, says):
     monkeypatch.setattr(refresh, "execute", lambda path, threads: (_ for _ in ()).throw(error))
     with pytest.raises(SystemExit, match=says):
