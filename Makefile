@@ -27,10 +27,11 @@ help:
 # .venv is made anew when it does not start, and brought up to date when it was made elsewhere or from other requirements.
 setup:
 	@$(BIN)/python -c "" 2>/dev/null && $(STAMP) | cmp -s - .venv/made-from && exit 0; \
+	[ -z "$(WHEELS)" ] || [ -d "$(WHEELS)" ] || { echo "There is no folder $(WHEELS), which WHEELS names: is the stick in?"; exit 1; }; \
 	if ! $(BIN)/python -c "" 2>/dev/null; then \
 	  $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 14) else f"Python {v[0]}.{v[1]} is {sys.executable}; the series needs 3.10 to 3.14. Try PYTHON=python3.12 make ...")' || exit 1; \
 	  echo "Setting up .venv with $$($(PYTHON) --version) (once; some minutes and several GB, see TORCH_INDEX in the README)"; \
-	  $(PYTHON) -m venv --clear .venv || { echo "No venv could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
+	  $(PYTHON) -m venv --clear .venv || { echo "No venv could be made: see above. If it misses ensurepip, on Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
 	fi; \
 	if [ -n "$(TORCH_INDEX)" ] && [ -z "$(WHEELS)" ]; then $(PIP) --index-url "$(TORCH_INDEX)" torch torchvision || exit 1; fi; \
 	$(PIP) -r requirements.txt && $(STAMP) > .venv/made-from && echo "Ready."

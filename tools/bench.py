@@ -361,8 +361,13 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments).parts or list(PARTS)
     if unknown := sorted(set(asked) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
-    data, path = load(), ROOT / "build" / "bench.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    with refresh.in_plain_words():
+        data, path = load(), ROOT / "build" / "bench.json"
+        try:
+            results = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); move it away.") from error
+        write_atomically(path, json.dumps(results, indent=1).encode())  # a full disk is better noticed before measuring
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, {settings.device()}, {data.title}")
     for name in asked:

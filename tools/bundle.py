@@ -138,8 +138,10 @@ def _contents(folder: Path) -> dict[str, str]:
     try:
         digests = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["sha256"]
         return {str(name): str(digest) for name, digest in digests.items()}
-    except FileNotFoundError:
-        raise BundleError(f"{folder} is no bundle: it holds no {CONTENTS}; name the folder of START.txt.") from None
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is no bundle: {CONTENTS}: {error.strerror}; name the folder of START.txt."
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder / CONTENTS} is damaged ({error!r}); copy the bundle again.") from error
 

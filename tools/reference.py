@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 from vae_utils.cache import write_atomically
@@ -62,8 +63,9 @@ def with_tolerance(runs: list[dict[str, float]], dataset: str) -> dict[str, dict
 def main() -> None:
     parser = argparse.ArgumentParser(prog="reference.py", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="beginnings of names, such as 01; all when none is given")
-    for path in refresh.find(parser.parse_args().notebooks):
-        for dataset in SEEDS:
+    paths = refresh.find(parser.parse_args().notebooks)
+    with refresh.in_plain_words():
+        for path, dataset in product(paths, SEEDS):
             content = json.dumps(with_tolerance(measure(path, dataset), dataset), indent=1) + "\n"
             write_atomically(ROOT / "tests" / "reference" / dataset / f"{path.stem}.json", content.encode())
 

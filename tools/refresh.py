@@ -11,9 +11,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from html import escape, unescape
 from pathlib import Path
 
@@ -23,7 +25,7 @@ import torch
 from jinja2 import pass_context
 from latex2mathml.converter import convert as mathml
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from vae_utils.cache import write_atomically
@@ -86,15 +88,44 @@ def with_badges(name: str) -> dict[Path, str]:
     contents = {readme: BADGES.sub(badges(name), readme.read_text(encoding="utf-8"))}
     setup = SETUP_ON_GITHUB.format(owner_and_name=name) if name else SETUP
     for path in find([]):
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read(path)
         for tag, content in {"badges": badges(name, path.name), "setup": setup}.items():
-            [cell] = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
-            cell.source = content
+            cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+            if len(cells) != 1:
+                raise ValueError(f"{path.name} has {len(cells)} cells tagged {tag!r}, not one; nothing is changed.")
+            cells[0].source = content
         contents[path] = nbformat.writes(notebook) + "\n"
     return contents
 
 
 # --- running -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Inside the block, what is wrong with data, settings, disk or notebook ends the program with a sentence."""
+    from vae_utils.data import DataError  # takes a second to import
+
+    try:
+        yield
+    except CellExecutionError as error:
+        sys.exit(f"\n{error}")
+    except DeadKernelError as error:
+        sys.exit(f"{error}, often because memory ran out: one notebook at a time (--jobs 1) needs less.")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Models that were trained are in the cache: the same line takes less time now.")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+    except (DataError, ValueError) as error:
+        sys.exit(str(error))
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """The notebook in a file. Raises ValueError, naming the file, when it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error!s:.100}; `git checkout` brings back the committed one.") from error
 
 
 def find(prefixes: list[str]) -> list[Path]:
@@ -112,7 +143,7 @@ def execute(path: Path, threads: int | None = None) -> nbformat.NotebookNode:
     With `threads` it has that many to itself, beside other notebooks, and is announced when it has ended.
     Raises nbclient's CellExecutionError when a cell fails.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
 
     def say(cell, cell_index):
@@ -151,7 +182,7 @@ def run(paths: list[Path], jobs: int | None = None) -> None:
     jobs = min(jobs or jobs_that_fit(), len(paths))
     threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
     if jobs > 1:
-        from vae_utils.data import load  # takes a second to import, and nothing else here needs it
+        from vae_utils.data import load
 
         load()  # so that the data are fetched once, not by everybody
         paths = sorted(paths, key=lambda path: (*ORDER, path.name[:2]).index(path.name[:2]))
@@ -260,8 +291,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, choices=[1, 2], help="run: how many at a time (default: as many as fit)")
     asked = parser.parse_args(arguments)
     paths = find(asked.notebooks)
-    try:
+    with in_plain_words():
         if asked.action == "run":
+            (ROOT / "build").mkdir(exist_ok=True)
+            tempfile.TemporaryFile(
+                dir=ROOT / "build"
+            ).close()  # a folder that takes no file: noticed now, not in minutes
             run(paths, asked.jobs)
         elif asked.action == "refresh":
             refresh(paths)
@@ -271,8 +306,6 @@ def main(arguments: list[str] | None = None) -> None:
             for path, content in with_badges(name).items():
                 write_atomically(path, content.encode())
             print(f"On GitHub: {name or 'not yet (git remote add origin ...)'}")
-    except CellExecutionError as error:
-        sys.exit(f"\n{error}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Each drawing is a template (a few points a stroke, joined by a smooth curve) who
 slanted, turned, stretched and placed at random. They stand in for a reader's drawings where one is needed.
 """
 
+import argparse
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -77,7 +78,8 @@ def drawing(digit: int, variant: int, random: np.random.Generator) -> list[list[
     return done
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="strokes.py", description=__doc__.splitlines()[0]).parse_args(arguments)
     random = np.random.default_rng(0)
     entries = [{"digit": digit, "strokes": drawing(digit, i, random)} for i in range(EACH) for digit in TEMPLATES]
     lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)

@@ -35,19 +35,21 @@ from vae_utils.model import VAE, Autoencoder
 from vae_utils.training import autocast, evaluate, network_input, pace, seeded
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by it, beside WORLD_SIZE
-SEVERAL = int(os.environ.get("WORLD_SIZE", "1")) > 1
+SEVERAL = int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
 @contextlib.contextmanager
 def processes() -> Iterator[None]:
     """Inside the block, the processes that torchrun started know each other; without torchrun there is one.
 
-    Exits when WORLD_SIZE was set by hand.
+    Exits when WORLD_SIZE was set by hand, and when VAE_DEVICE asks for what cannot be had.
     """
     if SEVERAL and (absent := [name for name in TORCHRUN if name not in os.environ]):
         sys.exit(f"WORLD_SIZE is set, but not {', '.join(absent)}; start several processes by torchrun (see --help).")
-    wanted = os.environ.get("VAE_DEVICE", "").strip().lower() in ("", "cuda")
-    gpus = wanted and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    asked, here = os.environ.get("VAE_DEVICE", "").strip().lower(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = asked in ("", "cuda") and torch.cuda.device_count() >= here
+    if asked not in ("", "cpu") and not gpus:
+        sys.exit(f"VAE_DEVICE is {asked!r}; give cpu, or cuda where there is a GPU for each process ({here} here).")
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     else:
@@ -224,9 +226,16 @@ def corruption_of(text: str) -> corruption.Corruption:
         made = build(ast.parse(text, mode="eval").body)
         if not isinstance(made, corruption.Corruption):
             raise ValueError("it is no corruption")
+        made(torch.zeros(1, 1, 28, 28))  # a block larger than an image, say
         return made
-    except (SyntaxError, TypeError, ValueError, AttributeError) as error:
+    except (SyntaxError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}; write it as in Python, DropPixels(0.5)") from error
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 4294967295")
+    return int(text)
 
 
 def above_zero(kind: type) -> object:
@@ -260,7 +269,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--peak-lr", type=real, default=5e-3, metavar="RATE", help="default 5e-3")
     made.add_argument("--beta", type=real, default=1.0, metavar="WEIGHT", help="of the KL term; default 1")
     made.add_argument("--validate", action="store_true", help="note the validation loss after every epoch")
-    made.add_argument("--seed", type=int, default=settings.seed(), metavar="N", help="default: VAE_SEED, or 0")
+    made.add_argument("--seed", type=seed, default=settings.seed(), metavar="N", help="default: VAE_SEED, or 0")
     return made
 
 

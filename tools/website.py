@@ -204,7 +204,7 @@ def live(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def notebook_page(path: Path) -> str:
     """The page of a notebook, with the site's navigation, style and scripts."""
-    text = refresh.page(live(nbformat.read(path, as_version=4)), path.stem)
+    text = refresh.page(live(refresh.read(path)), path.stem)
     links = "".join(f'<link rel="stylesheet" href="assets/{name}">' for name in ("draw.css", "site.css"))
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     policy += '<link rel="icon" href="data:,">'  # else browsers ask for one
@@ -218,10 +218,12 @@ def notebook_page(path: Path) -> str:
 
 def about(path: Path, page: str, row: tuple[str, ...]) -> dict:
     """What the index says of a notebook: title, question and minutes (its README row), picture, exercises."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = refresh.read(path)
     question, first, again = (text.strip() for text in row)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    if not shown:
+        raise ValueError(f"{path.name} shows no figure: its outputs were cleared; `make notebooks` brings them back.")
     chosen = next((output for output in shown if "name" in output.metadata["image/png"]), shown[0])
     source, alt = chosen.data["image/png"].replace("\n", ""), chosen.metadata["image/png"]["alt"]
     exercises = re.findall(r'<h3 id="([^"]+)">(Exercise[^<]+)<', page)
@@ -239,6 +241,12 @@ def main(arguments: list[str] | None = None) -> None:
         "notebooks", nargs="*", help="beginnings of names, such as 01; all, and the rest, when none is given"
     )
     asked = parser.parse_args(arguments).notebooks
+    with refresh.in_plain_words():
+        build(asked)
+
+
+def build(asked: list[str]) -> None:
+    """Write the pages of the notebooks whose names begin with one of `asked`; when it is empty, all pages and the rest."""
     paths = refresh.find(asked)
     files = {f"{path.stem}.html": notebook_page(path).encode() for path in paths}
     if not asked:

@@ -8,16 +8,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vae_utils import settings
 from vae_utils.training import History, fit, seeded
 
-CACHE_VERSION = (
-    1  # raise by hand when training gives other models: changed layers, schedule, initialisation, corruption
-)
+# raise by hand when training gives other models: changed layers, schedule, initialisation, corruption
+CACHE_VERSION = 1
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -71,12 +72,9 @@ def fit_or_load(
         model = make_model()
     shaping = {key: value for key, value in options.items() if key not in ("progress", "val_images")}
     recipe = {"version": CACHE_VERSION, "seed": seed, "data": _describe(images), "train": _describe(train)}
-    recipe |= {
-        "model": repr(model),
-        "likelihood": getattr(model, "likelihood", ""),
-        "validated": "val_images" in options,
-    }
-    recipe |= {"classes": [_describe(kind) for kind in _own_classes(model)], "options": _describe(shaping)}
+    recipe |= {"model": repr(model), "likelihood": getattr(model, "likelihood", "")}
+    recipe |= {"validated": "val_images" in options, "options": _describe(shaping)}
+    recipe |= {"classes": [_describe(kind) for kind in _own_classes(model)]}
     key = json.dumps(recipe, sort_keys=True)
     path = settings.cache_dir() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     history = _load(path, key, model)
@@ -89,22 +87,33 @@ def fit_or_load(
 
 def _describe(value: object) -> object:
     """A part of the key: contents of tensors, source of what a notebook defines, names of what the package does."""
-    if isinstance(value, Tensor):
-        return fingerprint({"": value})
+    if isinstance(value, Tensor | np.ndarray):
+        return fingerprint({"": torch.as_tensor(value)})
+    if isinstance(value, nn.Module):
+        return [repr(value), fingerprint(value.state_dict())]
     if isinstance(value, dict):
         return {str(key): _describe(part) for key, part in sorted(value.items())}
-    if inspect.isfunction(value) and value.__module__ != "__main__":
-        return f"{value.__module__}.{value.__qualname__}"
+    if type(value) in (list, tuple):
+        return [*map(_describe, value)]
     if inspect.isfunction(value):
-        return inspect.getsource(value)
+        return _source(value) if value.__module__ == "__main__" else f"{value.__module__}.{value.__qualname__}"
     if inspect.isclass(value):  # method by method: Python finds a function by its line, but a class only by its name
-        return [
-            value.__qualname__,
-            *(inspect.getsource(part) for part in vars(value).values() if inspect.isfunction(part)),
-        ]
-    if " at 0x" in repr(value) or isinstance(value, Path):
+        return [value.__qualname__, *(_source(part) for part in vars(value).values() if inspect.isfunction(part))]
+    # such a repr does not tell one from another
+    if any(sign in repr(value) for sign in (" at 0x", "tensor(", "array(", "<bound ")) or isinstance(value, Path):
         raise ValueError(f"{value!r} cannot be part of a cache key; give an object whose repr says what it does.")
     return repr(value)
+
+
+def _source(function: Callable, users: tuple = ()) -> list:
+    """The source of a function, and of the notebook's numbers, texts and functions that it uses."""
+    found, told, users = inspect.getclosurevars(function), {}, (*users, function)
+    for name, value in sorted((found.globals | found.nonlocals).items()):
+        if isinstance(value, int | float | str):
+            told[name] = repr(value)
+        elif inspect.isfunction(value) and value.__module__ == "__main__" and value not in users:
+            told[name] = _source(value, users)
+    return [inspect.getsource(function), told]
 
 
 def _own_classes(model: nn.Module) -> list[type]:
@@ -121,9 +130,7 @@ def _save(path: Path, key: str, model: nn.Module, history: History) -> None:
     try:
         write_atomically(path, safetensors.torch.save(state, metadata))
     except OSError as error:
-        print(
-            f"The trained model could not be kept in {path.parent} ({error.strerror}); next time it is trained again."
-        )
+        print(f"The model could not be kept in {path.parent} ({error.strerror}); next time it is trained again.")
 
 
 def _load(path: Path, key: str, model: nn.Module) -> History | None:

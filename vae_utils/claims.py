@@ -69,8 +69,8 @@ class Claims:
                 warnings.warn(f"{path} is kept: {why}. Run the notebook from the top.", stacklevel=3)
             else:
                 write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
-        except OSError as error:  # a learner's verdicts do not hang on a writable folder
-            warnings.warn(f"The figures could not be written to {path} ({error.strerror}).", stacklevel=3)
+        except (OSError, ValueError, LookupError, TypeError) as error:  # verdicts do not hang on a file
+            warnings.warn(f"The figures could not be written to {path} ({error!r}).", stacklevel=3)
 
 
 def _truth(text: str, passed: object) -> bool:

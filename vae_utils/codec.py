@@ -80,8 +80,7 @@ def decompress(model: Autoencoder, data: bytes) -> Tensor:
 
     Raises CodecError, saying which: no such file, another version, damage, a wrong number of images, another model.
     """
-    kind, count, body = _opened(model, data)
-    network = in_float64(model)
+    (kind, count, body), network = _opened(model, data), in_float64(model)
     if kind == ROUNDED:
         return decode(network, unpack(body, count, model.latent_dim), 100).float()
     _require(kind == BITS_BACK, f"The file is of kind {kind}; this code reads {ROUNDED} and {BITS_BACK}.")
@@ -104,6 +103,7 @@ def decompress(model: Autoencoder, data: bytes) -> Tensor:
 
 def latent_means(model: Autoencoder, images: Tensor) -> Tensor:
     """`mu` of each image (or the code, of a plain autoencoder), float64 `(N, latent_dim)`."""
+    _require(len(images) > 0, "images is empty; give at least one.")
     codes = encode(in_float64(model), images.double(), 100)
     return codes[0] if isinstance(codes, tuple) else codes
 
@@ -112,8 +112,7 @@ def pack(numbers: Tensor, step: float) -> bytes:
     """Real `numbers` `(N, D)` as bytes, rounded to multiples of `step`, coded by a Gaussian for each column: step and D
     widths, float32 each, then the ANS stack. Raises CodecError for a step that is not in `STEPS` or too small."""
     _require(STEPS[0] <= step <= STEPS[1], f"step is {step!r}; give {STEPS[0]:.4f} to {STEPS[1]:.0f}, such as 0.5.")
-    step = np.float32(step)
-    whole = np.rint(np.asarray(numbers, dtype=np.float64) / step)
+    whole = np.rint(np.asarray(numbers, dtype=np.float64) / (step := np.float32(step)))
     _require(np.abs(whole).max() < LARGEST, f"{step:g} is too small a step for such numbers; give a larger step.")
     widths, stack = np.sqrt(np.square(whole).mean(0)).clip(min=1 / 256).astype("<f4"), AnsCoder()
     stack.encode_reverse(whole.astype(np.int32).ravel(), _ROUNDED, *_columns(widths, len(numbers)))
@@ -138,6 +137,7 @@ def model_key(model: Autoencoder) -> bytes:  # 8 bytes of a SHA-256 of layers an
 
 
 def in_float64(model: Autoencoder) -> Autoencoder:  # a copy on the CPU that computes with 16 digits
+    _require(all(p.isfinite().all() for p in model.parameters()), "model has NaN or infinite weights; train it anew.")
     return copy.deepcopy(model).cpu().double().eval()
 
 
@@ -175,24 +175,24 @@ def _batches(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _sealed(kind: int, model: Autoencoder, count: int, body: bytes) -> bytes:
+    _require(count > 0, "images is empty; give at least one.")
     data = _HEADER.pack(MAGIC, VERSION, kind, model_key(model), count, len(body)) + body
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
 
 def _opened(model: Autoencoder, data: bytes) -> tuple[int, int, bytes]:
     """Kind, number of images and body of a file that is whole and was written with `model`."""
+    _require(isinstance(data, bytes | bytearray | memoryview), f"data is {data!r:.60}; give the bytes of a file.")
     _require(data[:4] == MAGIC, f"This is no file of this codec: it begins with {bytes(data[:4])!r}, not {MAGIC!r}.")
     _require(len(data) >= 26, f"The file is truncated: {len(data)} bytes, fewer than a header. Copy it again.")
     _, version, kind, key, count, length = _HEADER.unpack_from(data)
     _require(version == VERSION, f"The file is of version {version}; this code reads version {VERSION}.")
-    fault = "truncated" if len(data) < 26 + length else "too long"
-    _require(len(data) == 26 + length, f"The file is {fault}: {len(data)} bytes, not {26 + length}. Copy it again.")
-    content, checksum = data[:-4], _CHECKSUM.pack(zlib.crc32(data[:-4]))
-    _require(checksum == data[-4:], "The file is damaged: its checksum is wrong. Copy it again.")
+    _require(len(data) == 26 + length and count, f"The file has {len(data)} bytes, not {26 + length}. Copy it again.")
+    intact = data[-4:] == _CHECKSUM.pack(zlib.crc32(data[:-4]))
+    _require(intact, "The file is damaged: its checksum is wrong. Copy it again.")
     own = model_key(model)
     _require(key == own, f"The file was written with the model {key.hex()}, but this is {own.hex()}; load that model.")
-    _require(count > 0, "The file claims 0 images.")
-    return kind, count, content[_HEADER.size :]
+    return kind, count, data[_HEADER.size : -4]
 
 
 def _stack(body: bytes) -> AnsCoder:

@@ -134,9 +134,7 @@ def _mnist_family(name: str, root: Path | None) -> ImageData:
         try:
             arrays = _download(name, raw)
         except DataError as error:
-            way_out = (
-                f"set VAE_DATA_DIR to a folder that holds {folder}/raw/ with its four files, or go online and run again"
-            )
+            way_out = f"set VAE_DATA_DIR to a folder that holds {folder}/raw/ with its four files, or go online again"
             raise DataError(f"{title} could not be had ({on_disk}; {error}); to get it, {way_out}.") from error
         print(f"{title} was downloaded to {raw}, because {on_disk}.")
     images, labels, test_images, test_labels = (torch.tensor(array) for array in arrays)
@@ -163,7 +161,8 @@ def _read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> np.ndarray:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
+        packed = f"; unpack {path.name}.gz beside it" if Path(f"{path}.gz").exists() else ""
+        raise DataError(f"{path} is missing{packed}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) != expected:
@@ -202,7 +201,7 @@ def _check_online(mirrors: Sequence[str]) -> None:
     """DataError unless a mirror answers in time; asked by another process: looking up a name heeds no time-out."""
     ask = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + 't10k-labels-idx1-ubyte.gz')"
     for mirror in mirrors:
-        with contextlib.suppress(subprocess.SubprocessError):
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
             subprocess.run([sys.executable, "-c", ask, mirror], capture_output=True, timeout=PATIENCE, check=True)
             return
     raise DataError("no mirror could be reached")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae_utils.model import VAE, Autoencoder, kl_divergence
+from vae_utils.model import VAE, Autoencoder, check_values, kl_divergence
 from vae_utils.training import seeded
 
 
@@ -30,6 +30,7 @@ def in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], values: T
 
 def encode(model: Autoencoder, images: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor] | Tensor:
     """What `model.encode` gives: `mu` and `logvar` of q(z|x) for a VAE, codes for an autoencoder, each `(N, latent_dim)`."""
+    check_values(images[:1], unit_interval=False)  # a NumPy array has no batches
     if not isinstance(model, VAE):
         return in_batches(model, model.encode, images, batch_size)
     both = in_batches(model, lambda x: torch.stack(model.encode(x), dim=1), images, batch_size)

@@ -106,10 +106,12 @@ class Autoencoder(nn.Module):
 
     def check_input(self, x: Tensor) -> None:
         """Raises ValueError, naming the value and the fix, unless `x` is what the encoder takes."""
-        shape = (self.in_channels, 28, 28)
+        check_values(x, unit_interval=self.likelihood == "bernoulli")
+        shape, dtype = (self.in_channels, 28, 28), next(self.parameters()).dtype
         if self.encoder is None and tuple(x.shape[1:]) != shape:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, {', '.join(map(str, shape))}).")
-        check_values(x, unit_interval=self.likelihood == "bernoulli")
+        if x.dtype != dtype:
+            raise ValueError(f"x has dtype {x.dtype}; the model computes in {dtype}. Convert with x.to({dtype}).")
 
 
 class VAE(Autoencoder):
@@ -146,7 +148,9 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def check_values(x: Tensor, unit_interval: bool = True) -> None:
-    """Raises ValueError for a tensor that is not floating point, holds NaN or infinity, or (if asked) leaves [0, 1]."""
+    """Raises ValueError for what is no tensor of floating point, holds NaN or infinity, or (if asked) leaves [0, 1]."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is of type {type(x).__name__}; expected a tensor. Convert with torch.as_tensor(x).")
     if not x.is_floating_point():
         raise ValueError(f"x has dtype {x.dtype}; expected floating point. Convert with x.float() / 255.")
     if x.numel() == 0:

@@ -1,13 +1,4 @@
-"""The reader's choices: folders, data set, seed and device, read from the environment.
-
-| variable          | default            | meaning                                                      |
-|-------------------|--------------------|--------------------------------------------------------------|
-| `VAE_DATA_DIR`    | `data/`            | the torchvision root: holds `MNIST/raw/` and its siblings     |
-| `VAE_DATASET`     | `auto`             | `auto`, `mnist`, `fashion`, `kmnist` or `digits`              |
-| `VAE_CACHE_DIR`   | `cache/`           | trained models                                               |
-| `VAE_RESULTS_DIR` | `build/results/`   | the figures each notebook measured                           |
-| `VAE_SEED`        | `0`                | seeds everything                                             |
-| `VAE_DEVICE`      | `cuda`, else `cpu` | `cpu`, `cuda` or `mps`                                       |
+"""The reader's choices: folders, data set, seed and device, read from the environment (the README has their table).
 
 A relative folder is taken from the project's root, wherever Python was started.
 """
@@ -29,7 +20,8 @@ def project_root() -> Path:
 
 def _folder(variable: str, default: str) -> Path:
     # from the project's root: a kernel works in notebooks/, the tests do not, and both must find the same folder
-    value = os.environ.get(variable, "").strip()
+    # quotes: Windows' `set VAE_DATA_DIR="C:\\my data"` makes them part of the value
+    value = os.path.expandvars(os.environ.get(variable, "").strip(" \"'"))
     return (project_root() / Path(value or default).expanduser()).resolve()
 
 
@@ -59,7 +51,7 @@ def dataset() -> str:
 def seed() -> int:
     """The seed for everything random (`VAE_SEED`). Raises ValueError unless it is a whole number from 0 to 2**32 - 1."""
     text = os.environ.get("VAE_SEED", "").strip() or "0"
-    if not text.isdecimal() or int(text) >= 2**32:
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
         raise ValueError(f"VAE_SEED is {text!r}; give a whole number from 0 to 4294967295.")
     return int(text)
 

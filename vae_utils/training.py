@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 
 from vae_utils import settings
 from vae_utils.corruption import Corrupted, with_mask_channel
-from vae_utils.model import Autoencoder
+from vae_utils.model import Autoencoder, check_values
 
 
 @dataclass
@@ -94,7 +95,9 @@ def fit(
     Raises ValueError for images or settings that cannot be trained with, FloatingPointError when the loss is no number.
     """
     _check(model, images, observed, epochs=epochs, batch_size=batch_size, peak_lr=peak_lr, beta=beta)
-    device = settings.device()
+    if val_images is not None:  # now, not after the first epoch
+        _check(model, val_images)
+    device, seed = settings.device(), settings.seed() if seed is None else seed
     model.to(device).train()
     images, observed = images.to(device), None if observed is None else observed.to(device)
     if hasattr(model, "conv1_t"):  # start at the data's mean: the first steps need not find out how dark it is
@@ -104,10 +107,8 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps, cycle_momentum=False)
     history = History()
-    with (
-        seeded(settings.seed() if seed is None else seed),
-        tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch") as bar,
-    ):
+    bar = tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch")
+    with seeded(seed), bar:
         try:
             for epoch in range(1, epochs + 1):
                 terms = []  # loss, reconstruction and KL of each batch
@@ -127,8 +128,7 @@ def fit(
                         value = terms[-1][0].item()
                         bar.set_postfix(loss=f"{value:.1f}", refresh=False)
                         if not math.isfinite(value):
-                            advice = f"try peak_lr={peak_lr / 3:.2g}"
-                            raise FloatingPointError(f"The loss became {value} in epoch {epoch}; {advice}.")
+                            raise FloatingPointError(f"Loss {value} in epoch {epoch}; try peak_lr={peak_lr / 3:.2g}.")
                 means = torch.stack(terms).mean(0).tolist()
                 history.steps += [round(value, 3) for value in torch.stack(terms)[:, 0].tolist()]
                 history.epochs.append({"epoch": epoch, **dict(zip(("loss", "recon", "kl"), means, strict=True))})
@@ -157,18 +157,20 @@ def network_input(model: Autoencoder, images: Tensor, observed: Tensor | None, c
 
 def _check(model: Autoencoder, images: Tensor, observed: Tensor | None = None, **options: float) -> None:
     """The door: raises ValueError for what cannot be trained on or with."""
-    if len(images) == 0:
-        raise ValueError("images is empty; give at least one image to train on.")
     if model.in_channels == 1:
         model.check_input(images)
+    else:  # the mask comes later
+        check_values(images, getattr(model, "likelihood", "bernoulli") == "bernoulli")
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image.")
     shape = (len(images), 1, *images.shape[2:])
-    if observed is not None and (observed.dtype != torch.bool or observed.shape != shape):
-        raise ValueError(
-            f"observed is {observed.dtype} {tuple(observed.shape)}; expected bool {shape}, True where a pixel is known."
-        )
+    if observed is not None and not (observed.dtype == torch.bool and observed.shape == shape and observed.any()):
+        found = f"{observed.dtype} {tuple(observed.shape)}, {int(observed.sum())} of them not 0"
+        raise ValueError(f"observed is {found}; expected bool {shape}, True where a pixel is known.")
     for name, value in options.items():
-        if not (0 <= value < math.inf and (value > 0 or name == "beta")):
-            raise ValueError(f"{name} is {value!r}; give a number {'of at least' if name == 'beta' else 'above'} 0.")
+        kind, least = Real if name in ("peak_lr", "beta") else Integral, "of at least" if name == "beta" else "above"
+        if not (isinstance(value, kind) and 0 <= value < math.inf and (value > 0 or name == "beta")):
+            raise ValueError(f"{name} is {value!r}; give a {'whole ' * (kind is Integral)}number {least} 0.")
 
 
 @torch.no_grad()
@@ -184,10 +186,9 @@ def evaluate(
 ) -> Losses:
     """Mean loss on `images` in float32, z sampled `samples` times per image (and the corruption drawn anew each time).
 
-    The arguments are those of `fit`; the noise depends on `seed` alone, so that two models meet the same one.
-    Raises ValueError as `fit` does.
+    The arguments and errors are those of `fit`; the noise depends on `seed` alone, so that two models meet the same one.
     """
-    _check(model, images, samples=samples, batch_size=batch_size)
+    _check(model, images, samples=samples, batch_size=batch_size, beta=beta)
     model.eval()
     device = next(model.parameters()).device
     total = torch.zeros(2, dtype=torch.float64)
@@ -195,7 +196,6 @@ def evaluate(
         for batch in [batch for _ in range(samples) for batch in images.split(batch_size)]:
             targets = batch.to(device)
             terms = model.loss_terms(network_input(model, targets, None, corrupt), targets)
-            # moved first: Apple's MPS has no float64
-            total += torch.stack([term.sum() for term in terms]).cpu().double()
+            total += torch.stack([term.sum() for term in terms]).cpu().double()  # in this order: MPS has no float64
     recon, kl = (total / (samples * len(images))).tolist()
     return Losses(loss=recon + beta * kl, recon=recon, kl=kl)

@@ -1,6 +1,7 @@
 """A trained model is found again if, and only if, exactly this was trained; a file that cannot be trusted is not used."""
 
 import errno
+import linecache
 import os
 import threading
 from pathlib import Path
@@ -100,16 +101,36 @@ def test_layers_and_functions_of_a_notebook_are_in_the_key_by_their_source(image
         )
     assert len(trainings) == 2
 
-    def mine(model, images, **options):
-        return History()
 
-    mine.__module__ = "__main__"  # as in a kernel
-    assert "return History()" in cache._describe(mine)
+def cell_with(rate):
+    """What a cell defines: `train`, which calls `step`, which uses `RATE`; they call one another."""
+    lines = ["def step(x):\n", "    return RATE * x if x else train\n", "def train(x):\n", "    return step(x)\n"]
+    names = {"__name__": "__main__", "RATE": rate}
+    linecache.cache["<cell>"] = (1, None, lines, "<cell>")
+    exec(compile("".join(lines), "<cell>", "exec"), names)
+    return names["train"]
+
+
+LONG, OTHER = (torch.arange(5000.0).index_fill(0, torch.tensor(2500), value) for value in (0, 1))
+TEACHERS = [VAE(1), VAE(1)]
+ALIKE = {
+    "functions whose constant differs": (cell_with(1), cell_with(2)),
+    "lists of tensors": ([LONG], [OTHER]),
+    "arrays of NumPy": (LONG.numpy(), OTHER.numpy()),
+    "models by their weights": TEACHERS,
+}
+
+
+@pytest.mark.parametrize("pair", ALIKE)
+def test_what_looks_alike_and_is_not_has_another_key(pair):
+    one, other = map(cache._describe, ALIKE[pair])
+    assert one != other and one == cache._describe(ALIKE[pair][0])
 
 
 def test_what_cannot_be_part_of_a_key_or_a_file_name_is_refused(images):
-    with pytest.raises(ValueError, match="cache key"):
-        load(images, corrupt=type("Own", (), {"__call__": lambda self, x: x})())
+    for vague in (type("Own", (), {"__call__": lambda self, x: x})(), {images}, VAE(1).encode):
+        with pytest.raises(ValueError, match="cache key"):
+            load(images, corrupt=vague)
     with pytest.raises(ValueError, match=r"\.\./x"):
         load(images, name="../x")
 

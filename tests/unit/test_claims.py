@@ -82,6 +82,18 @@ def test_a_folder_that_cannot_be_written_costs_the_file_not_the_verdicts(capsys,
     assert "✓ claim" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("old", ["", "{}", "[]", '{"seed": 0, "verd'])
+def test_old_figures_that_cannot_be_read_cost_the_file_not_the_verdicts(capsys, old):
+    file = settings.results_dir() / "mnist" / "n.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(old)
+    claims = Claims("n", "mnist")
+    claims.check("claim", True)
+    with pytest.warns(UserWarning, match=r"n\.json"):
+        claims.verdicts()
+    assert "✓ claim" in capsys.readouterr().out and file.read_text() == old
+
+
 def test_a_console_without_check_marks_shows_words(monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
     monkeypatch.setattr("sys.stdout", console)

@@ -201,6 +201,20 @@ def test_grey_images_and_models_without_a_distribution_are_no_matter_for_bits_ba
         compress_lossless(Autoencoder(3), bits[1][:2])
 
 
+def test_models_that_are_no_numbers_images_that_are_none_and_a_path_for_a_file_are_refused(vae, bits, files):
+    broken = codec.in_float64(vae).float()
+    with torch.no_grad():
+        broken.fc3.weight[0, 0] = torch.nan
+    for way in (compress, compress_lossless):
+        with pytest.raises(CodecError, match="NaN"):
+            way(broken, bits[1][:2])
+        with pytest.raises(CodecError, match="empty"):
+            way(vae, bits[1][:0])
+    for data in ("digits.vae", None):
+        with pytest.raises(CodecError, match="give the bytes"):
+            decompress(vae, data)
+
+
 def test_steps_and_numbers_that_cannot_be_stored_are_refused(vae, bits):
     for step in (0, -1, 1e-9, 1e9, math.nan, math.inf):
         with pytest.raises(CodecError, match="step"):

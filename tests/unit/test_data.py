@@ -129,6 +129,12 @@ def test_damaged_files_are_named_kept_and_never_used(tmp_path, capsys, damage):
     assert path.exists() == (damage != "missing")
 
 
+def test_files_that_wait_to_be_unpacked_are_named(tmp_path):
+    put(tmp_path, files={f"{name}.gz": gzip.compress(content) for name, content in SOUND.items()})
+    with pytest.raises(data.DataError, match=r"is missing; unpack train-images-idx3-ubyte\.gz"):
+        data.load("mnist", tmp_path)
+
+
 def test_labels_that_no_sibling_has_are_refused(tmp_path):
     """Random labels up to 255, or MNIST's own files, in a sibling's folder: its classes would not be of one size."""
     labels = TINY["train-labels-idx1-ubyte"].copy()

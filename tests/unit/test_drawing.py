@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tools import strokes
 from vae_utils import drawing, panels, settings, widgets
 from vae_utils.classifier import Classifier
 from vae_utils.data import ImageData
@@ -74,7 +75,7 @@ def test_the_script_makes_the_drawings_that_are_committed(monkeypatch, tmp_path)
 
     committed = strokes.FILE.read_bytes()
     monkeypatch.setattr(strokes, "FILE", tmp_path / "strokes.json")
-    strokes.main()
+    strokes.main([])
     assert (tmp_path / "strokes.json").read_bytes() == committed
 
 
@@ -107,3 +108,9 @@ def test_an_installed_package_holds_the_front_end():
     assert '"vae_utils.static"' in project and not {"draw.js", "draw.css", "strokes.json"} - {
         file.name for file in drawing.STATIC.iterdir()
     }
+
+
+def test_asking_the_script_of_the_drawings_for_help_writes_nothing(monkeypatch):
+    monkeypatch.setattr(strokes, "write_atomically", None)
+    with pytest.raises(SystemExit, match="0"):
+        strokes.main(["--help"])

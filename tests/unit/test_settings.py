@@ -11,11 +11,17 @@ def test_settings_name_what_they_refuse(monkeypatch):
     monkeypatch.setenv("VAE_SEED", "-3")
     with pytest.raises(ValueError, match="'-3'"):
         settings.seed()
+    monkeypatch.setenv("VAE_SEED", "9" * 5000)  # more digits than int() takes
+    with pytest.raises(ValueError, match="VAE_SEED"):
+        settings.seed()
     monkeypatch.setenv("VAE_DATASET", "cifar")
     with pytest.raises(ValueError, match="'cifar'"):
         settings.dataset()
     monkeypatch.setenv("VAE_CACHE_DIR", "~/somewhere")
     assert settings.cache_dir() == Path.home() / "somewhere"
+    monkeypatch.setenv("SOME", "/some")
+    monkeypatch.setenv("VAE_CACHE_DIR", '"$SOME/where"')
+    assert settings.cache_dir() == Path("/some/where")
     monkeypatch.setenv("VAE_DEVICE", "tpu")
     settings.device.cache_clear()
     with pytest.raises(ValueError, match="'tpu'"):

@@ -44,6 +44,16 @@ def test_a_race_times_both_sides_and_says_when_the_loss_was_not_reached(images, 
     assert not result["reached"] and "BUT NOT TO THE SAME LOSS" in capsys.readouterr().out
 
 
+def test_damaged_figures_of_before_are_named_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "load", lambda: None)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "bench.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"bench\.json is damaged"):
+        bench.main(["speed"])
+    assert (tmp_path / "build" / "bench.json").read_text() == "{"
+
+
 def test_both_perceptrons_have_the_same_layers():
     theirs, ours = (sum(p.numel() for p in net.parameters()) for net in (bench.Perceptron(), bench.perceptron()))
     assert theirs == ours

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -102,8 +103,9 @@ def test_a_folder_without_a_sound_list_is_no_bundle(stick, text):
     (stick / "CONTENTS.json").unlink()
     if text is not None:
         (stick / "CONTENTS.json").write_text(text)
-    with pytest.raises(SystemExit, match=r"CONTENTS\.json"):
-        bundle.main(["use", str(stick)])
+    for named in (stick, stick / "START.txt"):
+        with pytest.raises(SystemExit, match=r"CONTENTS\.json"):
+            bundle.main(["use", str(named)])
 
 
 def test_nothing_is_written_over_and_nothing_made_of_damaged_data(tmp_path):
@@ -132,3 +134,10 @@ def test_wheels_come_for_the_torch_that_was_asked_for_with_what_builds_the_packa
     assert calls[0][-4:] == ["--index-url", "https://example.org/cpu", "torch", "torchvision"]
     assert {"torch==2.9.1+cpu", "requirements.txt", "setuptools"} <= set(calls[1])
     assert any("wheels/torch-" in name for name in files_below(tmp_path / "new"))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_wheels_on_a_stick_that_is_not_there_are_named(tmp_path):
+    command = ["make", "-f", str(settings.project_root() / "Makefile"), "setup", "WHEELS=/no such/stick"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode and "no folder /no such/stick" in ended.stdout and not (tmp_path / ".venv").exists()

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import refresh
@@ -172,6 +173,44 @@ def test_a_kernel_has_the_threads_it_was_given(tmp_path, capsys):
 def test_asking_for_a_notebook_that_is_not_there_names_those_that_are():
     with pytest.raises(SystemExit, match=r"'99'.*01_theory_and_model"):
         refresh.main(["run", "99"])
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of one notebook, which runs well."""
+    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=[]), tmp_path / "notebooks" / "01_tiny.ipynb")
+    (tmp_path / "README.md").write_text("Read me.")
+    monkeypatch.setattr(refresh, "execute", lambda path, threads: refresh.read(path))
+    return tmp_path
+
+
+def test_a_build_folder_that_takes_no_file_is_named_before_anything_runs(project, monkeypatch):
+    monkeypatch.setattr(refresh, "execute", None)
+    (project / "build").write_text("in the way")
+    with pytest.raises(SystemExit, match="build"):
+        refresh.main(["run"])
+
+
+def test_a_damaged_notebook_or_one_without_its_tags_is_named(project):
+    path = project / "notebooks" / "01_tiny.ipynb"
+    with pytest.raises(SystemExit, match=r"01_tiny.* 0 cells tagged 'badges'"):
+        refresh.main(["badges"])
+    path.write_text('{"cells": [\n<<<<<<< HEAD\n')
+    for action in ("run", "badges"):
+        with pytest.raises(SystemExit, match=r"01_tiny\.ipynb is damaged"):
+            refresh.main([action])
+
+
+ENDS = {"--jobs 1": DeadKernelError("Kernel died"), "VAE": ValueError("VAE"), "Interrupted": KeyboardInterrupt()}
+
+
+@pytest.mark.parametrize(("says", "error"), ENDS.items())
+def test_what_is_not_the_programs_fault_is_told_in_a_sentence(project, monkeypatch, error, says):
+    monkeypatch.setattr(refresh, "execute", lambda path, threads: (_ for _ in ()).throw(error))
+    with pytest.raises(SystemExit, match=says):
+        refresh.main(["run"])
 
 
 def test_normalising_drops_bars_warnings_and_widget_state():

@@ -110,18 +110,31 @@ def test_a_corruption_is_read_as_it_is_written(made):
 
 
 @pytest.mark.parametrize(
-    "text", ["__import__('os').getcwd()", "DropPixels", "DropPixels(0.5", "0.5", "VAE(3)", "math()"]
+    "text",
+    ["__import__('os').getcwd()", "DropPixels", "DropPixels(0.5", "0.5", "VAE(3)", "math()", "EraseBlock(40)", ""],
 )
 def test_anything_else_is_refused_and_not_run(text):
     with pytest.raises(SystemExit):
         train_ddp.parser().parse_args(["--corrupt", text])
 
 
-@pytest.mark.parametrize("line", [["--latent-dim", "0"], ["--beta", "nan"], ["--beta", "-1"], ["--peak-lr", "inf"]])
+BAD = [["--latent-dim", "0"], ["--beta", "nan"], ["--beta", "-1"], ["--peak-lr", "inf"], ["--epochs", "1.5"]]
+
+
+@pytest.mark.parametrize("line", [*BAD, ["--seed", "9" * 20], ["--seed", "-1"]])
 def test_settings_out_of_range_are_refused(line, capsys):
     with pytest.raises(SystemExit):
         train_ddp.parser().parse_args(line)
     assert line[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda"])
+def test_a_device_that_cannot_be_had_is_named_and_not_replaced(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("VAE_DEVICE", device)
+    with pytest.raises(SystemExit, match=device):
+        train_ddp.main([])
+    assert os.environ["VAE_DEVICE"] == device
 
 
 # --- two processes -------------------------------------------------------------------------------------------------------

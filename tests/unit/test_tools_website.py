@@ -7,6 +7,7 @@ import zlib
 
 import nbformat
 import numpy as np
+import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_drawing import CLASSIFIER, IMAGES, MODEL
@@ -75,6 +76,12 @@ def test_pages_link_the_playground_and_fetch_nothing(tmp_path):
     for source in [*website.SOURCE.iterdir(), *website.STATIC.iterdir()]:
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|\beval\(|new Function|\bimport\(", text), source.name
+
+
+def test_a_notebook_whose_outputs_were_cleared_is_named(tmp_path):
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Title")]), tmp_path / "01_x.ipynb")
+    with pytest.raises(ValueError, match=r"01_x\.ipynb shows no figure"):
+        website.about(tmp_path / "01_x.ipynb", "", ("", "", ""))
 
 
 def test_the_index_finds_every_notebook_in_the_readme():

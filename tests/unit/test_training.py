@@ -139,6 +139,11 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(images):
     ("options", "says"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 1.5}, "epochs is 1.5; give a whole number"),
+        ({"batch_size": 32.0}, "batch_size is 32.0; give a whole number"),
+        ({"peak_lr": "0.1"}, "peak_lr is '0.1'; give a number"),
+        ({"val_images": torch.rand(5, 1, 14, 14)}, r"\(5, 1, 14, 14\)"),
+        ({"observed": torch.zeros(256, 1, 28, 28, dtype=torch.bool)}, "0 of them"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"peak_lr": 0.0}, "peak_lr is 0.0"),
         ({"beta": -1.0}, "beta is -1.0"),
@@ -148,17 +153,26 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(images):
     ],
 )
 def test_bad_settings_are_named(images, options, says):
+    model = build()
     with pytest.raises(ValueError, match=says):
-        fit(build(), images, progress=False, **options)
+        fit(model, images, progress=False, **options)
+    assert torch.equal(weights(model), weights(build()))  # refused at the door, not after an epoch
 
 
 def test_bad_images_are_named(images):
     with pytest.raises(ValueError, match="empty"):
         fit(build(), images[:0])
-    with pytest.raises(ValueError, match="255"):
-        fit(build(), images * 255)
+    for model in (build(), build(in_channels=2)):
+        with pytest.raises(ValueError, match="255"):
+            fit(model, images * 255)
+    with pytest.raises(ValueError, match=r"float64; the model computes in torch.float32"):
+        fit(build(), images.double())
+    with pytest.raises(ValueError, match="ndarray; expected a tensor"):
+        fit(build(), images.numpy())
     with pytest.raises(ValueError, match="samples is 0"):
         evaluate(build(), images, samples=0)
+    with pytest.raises(ValueError, match="beta is nan"):
+        evaluate(build(), images, beta=float("nan"))
 
 
 def test_evaluate_is_the_mean_loss_per_image_whatever_the_batch(images):
