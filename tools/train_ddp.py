@@ -17,10 +17,12 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -54,12 +56,39 @@ def processes() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     else:
         os.environ["VAE_DEVICE"] = "cpu"  # several processes on one GPU would only wait for each other
+    if os.environ.get("LOCAL_WORLD_SIZE", "1") != os.environ.get("WORLD_SIZE", "1"):
+        use_interface_of_master()
     alone = {} if SEVERAL else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group("nccl" if gpus else "gloo", **alone)
+    try:
+        dist.init_process_group("nccl" if gpus else "gloo", **alone)
+    except RuntimeError as error:
+        sys.exit(
+            f"Process {os.environ.get('RANK', '0')} did not reach the others ({error}). Every host must reach the others, not "
+            "only the port of --master-addr; GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME with GPUs) names the interface to use."
+        )
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def use_interface_of_master() -> None:
+    """Gloo is to use the network interface that leads to torchrun's --master-addr, unless GLOO_SOCKET_IFNAME names one.
+
+    By itself it takes the address of the host's own name, which /etc/hosts often gives as 127.0.0.1 or 127.0.1.1: then
+    every host looks for the others on itself.
+    """
+    try:
+        master = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        family, kind, _, _, address = socket.getaddrinfo(*master, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # of a datagram socket: chooses the way, sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return
+    for interface, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == own for entry in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def say(text: str) -> None:
@@ -288,6 +317,13 @@ def train(asked: argparse.Namespace, data: ImageData) -> None:
     """Train, keep the result in the cache, and say how good it is; only process 0 speaks and writes."""
     settled = {key: repr(value) for key, value in sorted(vars(asked).items())}
     recipe = json.dumps(settled | {"version": CACHE_VERSION, "data": fingerprint({"": data.train_images})})
+    recipes = [None] * dist.get_world_size()
+    dist.all_gather_object(recipes, recipe)
+    if others := [rank for rank, other in enumerate(recipes) if other != recipes[0]]:
+        sys.exit(
+            f"Process {others[0]} has other options or other data than process 0; give every host the same line, the same "
+            f"VAE_DATASET and VAE_SEED. Process 0 trains by {recipes[0]}, process {others[0]} by {recipes[others[0]]}."
+        )
     name = f"{'autoencoder' if asked.autoencoder else 'vae'}-{asked.latent_dim}-ddp"
     path = settings.cache_dir() / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.safetensors"
     if from_rank_0(path.exists()):

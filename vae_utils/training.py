@@ -106,8 +106,7 @@ def fit(
     steps = len(images) // batch_size
     optimizer = torch.optim.Adam(model.parameters(), lr=peak_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=epochs * steps, cycle_momentum=False)
-    history = History()
-    bar = tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch")
+    history, bar = History(), tqdm(total=epochs * steps, desc=label, disable=not progress, leave=False, unit="batch")
     with seeded(seed), bar:
         try:
             for epoch in range(1, epochs + 1):

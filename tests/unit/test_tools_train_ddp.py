@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -135,6 +136,39 @@ def test_a_device_that_cannot_be_had_is_named_and_not_replaced(device, monkeypat
     with pytest.raises(SystemExit, match=device):
         train_ddp.main([])
     assert os.environ["VAE_DEVICE"] == device
+
+
+def test_hosts_talk_over_the_interface_that_leads_to_the_master_unless_one_is_named(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29400")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    train_ddp.use_interface_of_master()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    train_ddp.use_interface_of_master()
+    chosen = psutil.net_if_addrs()[os.environ["GLOO_SOCKET_IFNAME"]]
+    assert "127.0.0.1" in {entry.address for entry in chosen}
+
+
+def test_hosts_that_were_given_other_data_are_told_so(monkeypatch):
+    def gather(box, mine):
+        box[:] = [mine, mine.replace('"seed": "0"', '"seed": "3"')]
+
+    monkeypatch.setenv("VAE_DATASET", "digits")
+    monkeypatch.setattr(train_ddp.dist, "all_gather_object", gather)
+    with pytest.raises(SystemExit) as end:
+        train_ddp.main([])
+    assert "Process 1 has other options or other data" in str(end.value) and '"seed": "3"' in str(end.value)
+
+
+def test_hosts_that_do_not_reach_each_other_are_told_which_setting_to_try(monkeypatch):
+    def refused(*arguments, **settings):
+        raise RuntimeError("Connection refused, remote=[127.0.0.1]:21422")
+
+    monkeypatch.setattr(train_ddp.dist, "init_process_group", refused)
+    with pytest.raises(SystemExit) as end:
+        train_ddp.main([])
+    assert "127.0.0.1" in str(end.value) and "GLOO_SOCKET_IFNAME" in str(end.value)
 
 
 # --- two processes -------------------------------------------------------------------------------------------------------
