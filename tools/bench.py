@@ -1,7 +1,8 @@
 """Measure speed, beside well-known recipes (`make bench`).
 
-python tools/bench.py                     # everything; about 40 minutes on two cores, which nothing else should use
+python tools/bench.py                     # everything; about 100 minutes on two cores, which nothing else should use
 python tools/bench.py training speed      # some parts
+python tools/bench.py --publish           # what was measured, into docs/speed.md
 
 Every comparison runs both sides in this process, in turn, and is told as a ratio: seconds differ between machines, ratios
 less. The figures go to build/bench.json too.
@@ -9,19 +10,24 @@ less. The figures go to build/bench.json too.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
+import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import torch
 import torch.nn.functional as F
@@ -35,13 +41,14 @@ from vae_utils import inference, settings
 from vae_utils.cache import write_atomically
 from vae_utils.data import ImageData, load
 from vae_utils.model import VAE, kl_divergence
-from vae_utils.training import evaluate, fit, seeded
+from vae_utils.training import autocast, evaluate, fit, seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for its neighbour, when this file is run as a script
-from tools import refresh  # noqa: E402
+from tools import refresh, speedrun  # noqa: E402
 
 SEEDS = (0, 1, 2)
+EPOCHS = 10  # of a recipe
 Z_SAMPLES = 3  # test losses are means over so many draws of z
 FLOP_PER_IMAGE = 26.5e6  # the article's network, forward and backward
 SECONDS = 600  # the longest that a cell may take
@@ -145,37 +152,55 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def race(name: str, theirs: Callable, ours: Callable, data: ImageData, recipe_epochs: int, **options) -> dict:
-    """For each seed: the recipe with the model of `theirs`, then `fit` with that of `ours` and `options`."""
+def race(name: str, theirs: Callable, ours: Callable, data: ImageData, train: Callable, seeds: Iterable[int]) -> dict:
+    """For each seed: the recipe with the model of `theirs`, then `train(model, images, seed)` with that of `ours`."""
     rounds = []
-    for seed in SEEDS:
+    for seed in seeds:
         with seeded(seed):
             rival, model = theirs(), ours()
-            slow = seconds(lambda rival=rival: recipe(rival, data.train_images, recipe_epochs))
-        train = {"seed": seed, "progress": False} | options
-        fast = seconds(lambda model=model, train=train: fit(model, data.train_images, **train))
+            slow = seconds(lambda rival=rival: recipe(rival, data.train_images, EPOCHS))
+            fast = seconds(lambda model=model, seed=seed: train(model, data.train_images, seed))
         losses = test_loss(rival, data.test_images), test_loss(model, data.test_images)
-        rounds.append({"recipe_s": slow, "fit_s": fast, "recipe_loss": losses[0], "fit_loss": losses[1]})
-        print(
-            f"  {name}, seed {seed}: recipe {slow:.1f} s to {losses[0]:.2f} nats; fit {fast:.1f} s to {losses[1]:.2f}"
-        )
-    reached = all(r["fit_loss"] <= r["recipe_loss"] for r in rounds)
-    ratios = sorted(r["recipe_s"] / r["fit_s"] for r in rounds)
+        rounds.append({"recipe_s": slow, "our_s": fast, "recipe_loss": losses[0], "our_loss": losses[1]})
+        print(f"  {name}, seed {seed}: {slow:.1f} s to {losses[0]:.2f} nats; we {fast:.1f} s to {losses[1]:.2f}")
+    reached = statistics.mean(r["our_loss"] - r["recipe_loss"] for r in rounds) <= 0
+    ratios = sorted(r["recipe_s"] / r["our_s"] for r in rounds)
     told = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f}) times as fast"
     print(f"{name}: {told}{'' if reached else ', BUT NOT TO THE SAME LOSS'}", flush=True)
-    return {"rounds": rounds, "ratios": ratios, "reached": reached, "recipe_epochs": recipe_epochs, "fit": options}
+    return {"rounds": rounds, "ratios": ratios, "reached": reached}
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------------
 
 
 def training(data: ImageData) -> dict:
-    """Seconds until `fit` reaches the final test loss of two well-known recipes, ten epochs each."""
-    rate = {"peak_lr": 1e-2}
+    """Seconds to the final test loss of two well-known recipes of ten epochs: by the speedrun's record, and by `fit`."""
+
+    def by_fit(model: VAE, images: Tensor, seed: int) -> None:
+        fit(model, images, epochs=5, peak_lr=1e-2, seed=seed, progress=False)
+
+    def by_record(model: VAE, images: Tensor, seed: int) -> None:
+        speedrun.train(model, images, speedrun.RECORDS[101.35], seed)
+
     return {
-        "article": race("the article's recipe", article, lambda: VAE(latent_dim=10), data, 10, epochs=4, **rate),
-        "perceptron": race("pytorch/examples' recipe", Perceptron, perceptron, data, 10, epochs=5, **rate),
+        "article": race(
+            "the article's recipe", article, lambda: VAE(latent_dim=10), data, by_record, SEEDS[:1]
+        ),  # four minutes a run
+        "perceptron": race("pytorch/examples' recipe", Perceptron, perceptron, data, by_fit, SEEDS),
     }
+
+
+def records(data: ImageData) -> dict:
+    """The speedrun's records, ten runs each."""
+    run = speedrun.in_a_fresh_process
+    return {f"{t} nats": run(record, range(10), t, f"{t} nats") for t, record in speedrun.RECORDS.items()}
+
+
+def ablation(data: ImageData) -> dict:
+    """The slower record with every trick left out in turn, three runs each."""
+    target, record = list(speedrun.RECORDS.items())[-1]
+    tricks = {f"without {name}": replace(record, **change) for name, change in speedrun.TRICKS.items()}
+    return {name: speedrun.in_a_fresh_process(run, SEEDS, target, name) for name, run in tricks.items()}
 
 
 def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
@@ -197,25 +222,68 @@ def speed(data: ImageData) -> dict:
     }
     rates = {name: len(images) / min(seconds(step) for _ in range(3)) for name, step in work.items()}
     print(", ".join(f"{name}: {rate:,.0f} images per second" for name, rate in rates.items()))
-    for dtype in (torch.float32, torch.bfloat16):
+    with autocast(model, settings.device()):  # a processor without bfloat16 takes minutes for one such product
+        used = torch.bfloat16 if torch.is_autocast_enabled(settings.device().type) else torch.float32
+    for dtype in {torch.float32, used}:
         rates[str(dtype)] = matrix_rate(dtype)
-        share = 100 * rates["training"] * FLOP_PER_IMAGE / rates[str(dtype)]
-        print(f"  training: {share:.0f} % of the {dtype} matrix product's {rates[str(dtype)] / 1e9:.0f} GFLOP/s")
+        share = rates["training"] * FLOP_PER_IMAGE / rates[str(dtype)]
+        print(f"  training: {share:.0%} of the {dtype} matrix product's {rates[str(dtype)] / 1e9:.0f} GFLOP/s")
+        if dtype == used:
+            rates |= {"share": share, "share_of": str(dtype)}
     return rates
 
 
+def sized(side: int, latent_dim: int) -> VAE:
+    """The article's layers for images of `side` x `side` pixels (a multiple of 4)."""
+    small = side // 4
+    encoder = [nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+    encoder += [nn.Linear(64 * small**2, 400), nn.ReLU(), nn.Linear(400, 2 * latent_dim)]
+    decoder = [nn.Linear(latent_dim, 400), nn.ReLU(), nn.Linear(400, 64 * small**2), nn.ReLU()]
+    decoder += [nn.Unflatten(1, (64, small, small)), nn.ConvTranspose2d(64, 32, 3, 2, 1, 1), nn.ReLU()]
+    decoder += [nn.ConvTranspose2d(32, 1, 3, 2, 1, 1)]
+    model = VAE(latent_dim, encoder=nn.Sequential(*encoder), decoder=nn.Sequential(*decoder))
+    return model.to(memory_format=torch.channels_last)
+
+
+def one_size(images: int = 10_000, latent_dim: int = 10, batch_size: int = 128, side: int = 28) -> tuple[float, float]:
+    """Seconds of an epoch, and the largest memory of this process (MiB). Runs in a process of its own."""
+    data, model = load().train_images[:images], sized(side, latent_dim)
+    data = F.interpolate(data, size=side, mode="bilinear") if side != 28 else data.clone()
+    options = {"epochs": 1, "batch_size": batch_size, "progress": False}
+    took = min(seconds(lambda: fit(model, data, **options)) for _ in range(2))
+    return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def growth(data: ImageData) -> dict:
-    """How the cost of an epoch grows with images, latent dimensions and the batch, beside 10,000 / 10 / 128."""
-
-    def epoch(images: int = 10_000, latent_dim: int = 10, batch_size: int = 128) -> float:
-        model, part = VAE(latent_dim=latent_dim), data.train_images[:images]
-        return min(seconds(lambda: fit(model, part, epochs=1, batch_size=batch_size, progress=False)) for _ in range(2))
-
-    base, figures = epoch(), {}
-    sizes = {"images": (5_000, 20_000, 40_000), "latent_dim": (2, 50, 200), "batch_size": (32, 64, 512)}
+    """Seconds and memory of an epoch against images, latent dimensions, batch and side of the images."""
+    sizes = {"images": (5_000, 10_000, 40_000), "latent_dim": (2, 10, 200)}
+    sizes |= {"batch_size": (32, 128, 512), "side": (16, 28, 56)}
+    figures: dict = {}
     for name, values in sizes.items():
-        figures[name] = {value: epoch(**{name: value}) / base for value in values}
-        print(f"{name}: " + ", ".join(f"{value}: {ratio:.2f}×" for value, ratio in figures[name].items()))
+        for value in values:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+                took, memory = alone.submit(one_size, **{name: value}).result()
+            figures.setdefault(name, {})[value] = {"seconds": took, "mib": memory}
+        print(
+            f"{name}: " + ", ".join(f"{v}: {f['seconds']:.1f} s, {f['mib']:.0f} MiB" for v, f in figures[name].items())
+        )
+    return figures
+
+
+def scale(data: ImageData) -> dict:
+    """train_ddp.py with 1, 2 and 4 processes on this machine, equal batches: seconds (start included) and test loss."""
+    figures = {}
+    for count in (1, 2, 4):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        threads = dict.fromkeys(refresh.THREADS, str(max(1, torch.get_num_threads() // count)))
+        with tempfile.TemporaryDirectory() as cache:
+            variables = os.environ | threads | {"VAE_CACHE_DIR": cache, "VAE_DATASET": data.name}
+            started = time.perf_counter()
+            command.append(str(ROOT / "tools" / "train_ddp.py"))
+            said = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+        loss = float(said.split("test loss ")[1].split()[0])
+        figures[count] = {"seconds": time.perf_counter() - started, "loss": loss}
+        print(f"{count} processes: {figures[count]['seconds']:.0f} s, {loss:.2f} nats", flush=True)
     return figures
 
 
@@ -352,13 +420,106 @@ def learners(data: ImageData) -> dict:
     return figures
 
 
-PARTS = {part.__name__: part for part in (training, speed, growth, codec, notebooks, learners)}
+def tests(data: ImageData) -> dict:
+    """Seconds of `make test` on the offline digits, with an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {
+            "VAE_DATASET": "digits",
+            "VAE_CACHE_DIR": f"{folder}/cache",
+            "VAE_RESULTS_DIR": f"{folder}/results",
+        }
+        elapsed, _ = peak_memory(["make", "-C", str(ROOT), "test"], variables)
+    print(f"make test: {elapsed:.0f} s")
+    return {"seconds": elapsed}
+
+
+def headlines(results: dict) -> dict:
+    """`results`, and on top of them the figure of each part that is quoted."""
+    found = {f"{kind}_ratio": results.get("training", {}).get(part) for kind, part in RACES.items()}
+    found = {name: statistics.median(race["ratios"]) for name, race in found.items() if race}
+    if "speed" in results:
+        found["matmul_share"] = results["speed"]["share"]
+    if "tests" in results:
+        found["make_test_digits_s"] = results["tests"]["seconds"]
+    for kind, (elapsed, _) in results.get("notebooks", {}).get("make run", {}).items():
+        found[f"make_run_{kind}_s"] = elapsed
+    return found | {name: part for name, part in results.items() if name in PARTS}
+
+
+# --- the page ------------------------------------------------------------------------------------------------------------
+
+
+def table(head: str, rows: Iterable[str]) -> str:
+    """A table in Markdown; bars part the columns of `head` and of the rows."""
+    return "\n".join(f"| {line} |" for line in (head, "|".join("---" for _ in head.split("|")), *rows))
+
+
+def tables(results: dict) -> dict[str, str]:
+    """The tables of docs/speed.md by name, of the parts that were measured."""
+
+    def race(name: str, found: dict) -> str:
+        recipe, nats, ours, our_nats = (statistics.median(r[key] for r in found["rounds"]) for key in COLUMNS)
+        low, middle, high = found["ratios"][0], statistics.median(found["ratios"]), found["ratios"][-1]
+        return f"{name} | {recipe:.0f} | {nats:.2f} | {ours:.1f} | {our_nats:.2f} | **{middle:.1f}** ({low:.1f} to {high:.1f})"
+
+    def run(name: str, found: dict) -> str:
+        losses, took = found["losses"], statistics.median(found["seconds"])
+        spread = f"{min(losses):.2f} to {max(losses):.2f}"
+        return f"{name} | {len(losses)} | {took:.1f} | {statistics.mean(losses):.2f} | {spread} | {found['p']:.1g}"
+
+    races, growth, scale = (results.get(name, {}) for name in ("training", "growth", "scale"))
+    sizes = (f"{n} | {v} | {f['seconds']:.1f} | {f['mib']:.0f}" for n, of in growth.items() for v, f in of.items())
+    alone = scale.get("1", {}).get("seconds")
+    speedup = (f"{n} | {f['seconds']:.0f} | {alone / f['seconds']:.2f} | {f['loss']:.2f}" for n, f in scale.items())
+    return {
+        "races": table(
+            "recipe, ten epochs | its s | its nats | our s | our nats | times as fast",
+            (
+                race(name, races[part])
+                for name, part in (("the article's", "article"), ("pytorch/examples'", "perceptron"))
+                if races
+            ),
+        ),
+        "records": table(
+            "run | seeds | median s | mean nats | range | p",
+            (run(name, found) for part in ("records", "ablation") for name, found in results.get(part, {}).items()),
+        ),
+        "growth": table("what grows | to | s an epoch | MiB", sizes),
+        "scale": table("processes | s | times as fast as one | test loss", speedup),
+    }
+
+
+def publish(results: dict) -> None:
+    """Write the figures into docs/speed.json and docs/speed.md, and draw docs/figures/growth.png."""
+    page = ROOT / "docs" / "speed.md"
+    text = page.read_text(encoding="utf-8")
+    for name, content in tables(results).items():
+        text = re.sub(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", lambda _, c=content: c, text, flags=re.DOTALL)
+    write_atomically(page, text.encode())
+    write_atomically(ROOT / "docs" / "speed.json", (json.dumps(results, indent=1) + "\n").encode())
+    if "growth" in results:
+        figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), layout="constrained")
+        for place, (name, sizes) in zip(axes, results["growth"].items(), strict=True):
+            values = [float(value) for value in sizes]
+            for key, of in (("seconds", 1), ("mib", 100)):
+                place.loglog(values, [f[key] / of for f in sizes.values()], "o-", label={1: "s", 100: "100 MiB"}[of])
+            place.set(title=name.replace("_", " "), xticks=values, xticklabels=list(sizes))
+            place.minorticks_off()
+        axes[0].legend(title="an epoch takes")
+        figure.savefig(ROOT / "docs" / "figures" / "growth.png", dpi=100)
+
+
+COLUMNS = ("recipe_s", "recipe_loss", "our_s", "our_loss")
+RACES = {"recipe": "article", "perceptron": "perceptron"}
+PARTS = {p.__name__: p for p in (training, records, ablation, speed, growth, scale, codec, notebooks, tests, learners)}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all when none is given")
-    asked = parser.parse_args(arguments).parts or list(PARTS)
+    parser.add_argument("--publish", action="store_true", help="put what has been measured into docs/speed.md")
+    given = parser.parse_args(arguments)
+    asked = given.parts or ([] if given.publish else list(PARTS))
     if unknown := sorted(set(asked) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     with refresh.in_plain_words():
@@ -373,7 +534,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name in asked:
         print(f"\n{name}: {PARTS[name].__doc__}", flush=True)
         results[name] = PARTS[name](data)
-        write_atomically(path, json.dumps(results, indent=1).encode())
+        write_atomically(path, json.dumps(headlines(results), indent=1).encode())
+    if given.publish:
+        publish(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":
