@@ -471,7 +471,7 @@ def tables(results: dict) -> dict[str, str]:
     sizes = (f"{n} | {v} | {f['seconds']:.1f} | {f['mib']:.0f}" for n, of in growth.items() for v, f in of.items())
     alone = scale.get("1", {}).get("seconds")
     speedup = (f"{n} | {f['seconds']:.0f} | {alone / f['seconds']:.2f} | {f['loss']:.2f}" for n, f in scale.items())
-    return {
+    made = {
         "races": table(
             "recipe, ten epochs | its s | its nats | our s | our nats | times as fast",
             (
@@ -487,6 +487,7 @@ def tables(results: dict) -> dict[str, str]:
         "growth": table("what grows | to | s an epoch | MiB", sizes),
         "scale": table("processes | s | times as fast as one | test loss", speedup),
     }
+    return {name: made[name] for name, part in TABLES.items() if results.get(part)}
 
 
 def publish(results: dict) -> None:
@@ -509,6 +510,7 @@ def publish(results: dict) -> None:
         figure.savefig(ROOT / "docs" / "figures" / "growth.png", dpi=100)
 
 
+TABLES = {"races": "training", "records": "records", "growth": "growth", "scale": "scale"}  # and the part they show
 COLUMNS = ("recipe_s", "recipe_loss", "our_s", "our_loss")
 RACES = {"recipe": "article", "perceptron": "perceptron"}
 PARTS = {p.__name__: p for p in (training, records, ablation, speed, growth, scale, codec, notebooks, tests, learners)}
@@ -519,7 +521,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all when none is given")
     parser.add_argument("--publish", action="store_true", help="put what has been measured into docs/speed.md")
     given = parser.parse_args(arguments)
-    asked = given.parts or ([] if given.publish else list(PARTS))
+    if given.publish:
+        return publish(json.loads((ROOT / "build" / "bench.json").read_text()))
+    asked = given.parts or list(PARTS)
     if unknown := sorted(set(asked) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     with refresh.in_plain_words():
@@ -535,8 +539,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n{name}: {PARTS[name].__doc__}", flush=True)
         results[name] = PARTS[name](data)
         write_atomically(path, json.dumps(headlines(results), indent=1).encode())
-    if given.publish:
-        publish(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":
