@@ -32,7 +32,7 @@ Z_SAMPLES = 3  # test losses are means over so many draws of z
 class Run:
     """How one run trains; `epochs` counts passes over the images."""
 
-    epochs: float = 2.8
+    epochs: float = 2.95
     batches: tuple[tuple[float, int], ...] = (
         (0.0, 32),
         (0.3, 64),
@@ -48,8 +48,8 @@ class Run:
     keep_memory: bool = True  # freed memory stays with the process; to fetch it again takes a tenth of a step
 
 
-SLOWER = 101.35  # the target of the record that takes longer
-RECORDS = {105.6: Run(epochs=1.1, batches=((0.0, 32),), peak_lr=5e-3), SLOWER: Run()}
+FASTER, SLOWER = 105.6, 101.35  # the targets
+RECORDS = {FASTER: Run(epochs=1.15), SLOWER: Run()}
 TRICKS = {
     "the KL term's warm-up": {"kl_warm_up": 0.0},
     "batches that grow (all 128)": {"batches": ((0.0, 128),)},
@@ -63,8 +63,8 @@ TRICKS = {
 
 
 def ablations() -> dict[str, Run]:
-    """The slower record without each of its tricks, by name."""
-    return {f"without {name}": replace(RECORDS[SLOWER], **change) for name, change in TRICKS.items()}
+    """The faster record without each of its tricks, by name."""
+    return {f"without {name}": replace(RECORDS[FASTER], **change) for name, change in TRICKS.items()}
 
 
 def keep_memory() -> None:
@@ -136,14 +136,14 @@ def _warmed_up(run: Run, *rest: object) -> dict:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="speedrun.py", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="runs of each kind (default 1)")
-    parser.add_argument("--ablate", action="store_true", help="leave out every trick of the slower record in turn")
+    parser.add_argument("--ablate", action="store_true", help="leave out every trick of the faster record in turn")
     asked = parser.parse_args(arguments)
     if asked.seeds < 1:
         parser.error(f"--seeds is {asked.seeds}; give at least 1")
     for target, record in RECORDS.items():
         in_a_fresh_process(record, range(asked.seeds), target, f"{target} nats")
     for name, run in ablations().items() if asked.ablate else ():
-        in_a_fresh_process(run, range(asked.seeds), SLOWER, f"  {name}")
+        in_a_fresh_process(run, range(asked.seeds), FASTER, f"  {name}")
 
 
 if __name__ == "__main__":

@@ -108,3 +108,15 @@ def test_every_learner_reports_its_moves_and_its_memory(tmp_path, monkeypatch):
 def test_a_cell_that_fails_is_told_in_the_kernels_words(tmp_path):
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         bench.at_once(1, write(tmp_path / "some.ipynb", "1 / 0", "LatentExplorer(vae)"), {})
+
+
+def test_a_table_takes_the_place_between_its_own_marks():
+    page = "<!-- a -->\n<!-- end -->\n\nwords\n\n<!-- b -->\n| old |\n<!-- end -->\n"
+    page = bench.replaced(bench.replaced(page, "a", "| 1 |"), "b", "| 2 |")
+    assert page == "<!-- a -->\n| 1 |\n<!-- end -->\n\nwords\n\n<!-- b -->\n| 2 |\n<!-- end -->\n"
+
+
+def test_the_cost_of_one_size_is_measured():
+    seconds, mib = bench.one_size(images=64, side=16)
+    assert seconds > 0
+    assert mib > 50 or not Path("/proc/self/status").exists()
