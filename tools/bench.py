@@ -178,7 +178,7 @@ def training(data: ImageData) -> dict:
         fit(model, images, epochs=5, peak_lr=1e-2, seed=seed, progress=False)
 
     def by_record(model: VAE, images: Tensor, seed: int) -> None:
-        # half a nat short of the slower record, where the recipe ends; both settings were chosen on validation images
+        # where the recipe ends, half a nat short of the slower record; docs/speed.md says how both settings were chosen
         run = replace(speedrun.RECORDS[speedrun.SLOWER], epochs=2.25, warm_up=0.3)
         speedrun.train(model, images, run, seed)
 
