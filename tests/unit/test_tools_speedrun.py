@@ -10,7 +10,7 @@ from vae_utils.data import ImageData
 from vae_utils.model import VAE
 from vae_utils.training import evaluate
 
-SHORT = replace(speedrun.RECORDS[101.35], epochs=3, batches=((0.0, 8), (0.5, 16)))
+SHORT = replace(speedrun.RECORDS[speedrun.SLOWER], epochs=3, batches=((0.0, 8), (0.5, 16)))
 
 
 @pytest.fixture
@@ -35,3 +35,25 @@ def test_runs_report_seconds_losses_and_the_chance_that_the_target_was_missed(im
     assert len(found["losses"]) == 3 and min(found["seconds"]) > 0 and found["p"] < 0.01
     assert "short: " in capsys.readouterr().out
     assert speedrun.runs(data, SHORT, range(1), target=0, name="one")["p"] is None
+
+
+def test_settings_are_chosen_on_validation_images(images):
+    labels = torch.zeros(len(images), dtype=torch.long)
+    black = torch.zeros_like(images)
+    data = ImageData("mnist", "MNIST", ("0",), images, black, images, labels, labels, labels)
+    [val], [test] = (speedrun.runs(data, SHORT, [0], 0, "one", validate)["losses"] for validate in (True, False))
+    assert val != test
+
+
+def test_kernels_and_biases_have_rates_of_their_own(images):
+    def moved(**rates):
+        torch.manual_seed(0)
+        model = VAE(latent_dim=10)
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        speedrun.train(model, images, replace(SHORT, epochs=8 / len(images), bias=False, **rates), seed=0)  # one step
+        return {name: (parameter - before[name]).abs().max().item() for name, parameter in model.named_parameters()}
+
+    same, own = moved(conv_rate=1.0, bias_rate=1.0), moved(conv_rate=3.0, bias_rate=5.0)
+    for name, distance in same.items():
+        factor = 5 if name.endswith("bias") else 3 if name.startswith("conv") else 1
+        assert own[name] == pytest.approx(factor * distance, rel=0.01)
