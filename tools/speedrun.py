@@ -28,7 +28,7 @@ from vae_utils.model import VAE
 from vae_utils.training import autocast, evaluate, seeded
 
 Z_SAMPLES = 3  # losses are means over so many draws of z
-FRESH = 100  # settings are chosen with seeds from here on, records run with those from 0 on
+FRESH = 100  # settings are chosen with seeds from here on, records run with smaller ones
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ TRICKS = {
     "the memory layout": {"channels_last": False},
     "the memory that stays": {"keep_memory": False},
 }
+
+
+def seeds(target: float, count: int, validate: bool = False) -> range:
+    """The seeds of `count` runs at that target."""
+    first = FRESH if validate else FIRST_SEED[target]
+    return range(first, first + count)
 
 
 def ablations() -> dict[str, Run]:
@@ -155,7 +161,9 @@ def _warmed_up(run: Run, *rest: object) -> dict:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="speedrun.py", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="runs of each kind (default 1)")
-    parser.add_argument("--ablate", action="store_true", help="leave out every trick of the faster record in turn")
+    parser.add_argument(
+        "--ablate", action="store_true", help="the faster record before, and every trick left out in turn"
+    )
     parser.add_argument("--validate", action="store_true", help=f"the loss on validation images; seeds from {FRESH} on")
     asked = parser.parse_args(arguments)
     if asked.seeds < 1:
@@ -163,8 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
     todo = [(f"{target} nats", record, target) for target, record in RECORDS.items()]
     todo += [(f"  {name}", run, FASTER) for name, run in ablations().items() if asked.ablate]
     for name, run, target in todo:
-        first = FRESH if asked.validate else FIRST_SEED[target]
-        in_a_fresh_process(run, range(first, first + asked.seeds), target, name, asked.validate)
+        in_a_fresh_process(run, seeds(target, asked.seeds, asked.validate), target, name, asked.validate)
 
 
 if __name__ == "__main__":

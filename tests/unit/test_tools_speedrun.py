@@ -19,6 +19,13 @@ def images():
     return blocks.repeat_interleave(7, 2).repeat_interleave(7, 3)
 
 
+@pytest.fixture
+def data(images):
+    """Only its validation images are black."""
+    labels = torch.zeros(len(images), dtype=torch.long)
+    return ImageData("mnist", "MNIST", ("0",), images, torch.zeros_like(images), images, labels, labels, labels)
+
+
 @pytest.mark.parametrize("change", [{}, *speedrun.TRICKS.values()])
 def test_it_learns_with_every_trick_and_without_any_one(images, change):
     model = VAE(latent_dim=10)
@@ -28,19 +35,14 @@ def test_it_learns_with_every_trick_and_without_any_one(images, change):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_runs_report_seconds_losses_and_the_chance_that_the_target_was_missed(images, capsys):
-    labels = torch.zeros(len(images), dtype=torch.long)
-    data = ImageData("mnist", "MNIST", ("0",), images, images, images, labels, labels, labels)
+def test_runs_report_seconds_losses_and_the_chance_that_the_target_was_missed(data, capsys):
     found = speedrun.runs(data, SHORT, range(3), target=1e6, name="short")
     assert len(found["losses"]) == 3 and min(found["seconds"]) > 0 and found["p"] < 0.01
     assert "short: " in capsys.readouterr().out
     assert speedrun.runs(data, SHORT, range(1), target=0, name="one")["p"] is None
 
 
-def test_settings_are_chosen_on_validation_images(images):
-    labels = torch.zeros(len(images), dtype=torch.long)
-    black = torch.zeros_like(images)
-    data = ImageData("mnist", "MNIST", ("0",), images, black, images, labels, labels, labels)
+def test_settings_are_chosen_on_validation_images(data):
     [val], [test] = (speedrun.runs(data, SHORT, [0], 0, "one", validate)["losses"] for validate in (True, False))
     assert val != test
 
