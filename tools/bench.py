@@ -4,8 +4,8 @@ python tools/bench.py                     # everything; about two hours on two c
 python tools/bench.py training speed      # some parts
 python tools/bench.py --publish           # what was measured, into docs/speed.md
 
-Every comparison runs both sides in this process, in turn, and is told as a ratio: seconds differ between machines, ratios
-less. The figures go to build/bench.json too.
+The races run both sides in this process, in turn, and are told as ratios: seconds differ between machines, ratios less; other
+parts start processes of their own. The figures go to build/bench.json too.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def race(name: str, theirs: Callable, ours: Callable, data: ImageData, train: Ca
 
 
 def training(data: ImageData) -> dict:
-    """Seconds to the final test loss of two well-known recipes of ten epochs: by the speedrun's record, and by `fit`."""
+    """Seconds to the final test loss of two well-known recipes of ten epochs: by the speedrun's program, and by `fit`."""
 
     def by_fit(model: VAE, images: Tensor, seed: int) -> None:
         # on validation images the recipe ends at 107.0 nats, four epochs at 106.6, three at 107.7
@@ -233,7 +233,7 @@ def speed(data: ImageData) -> dict:
 
 
 def sized(side: int, latent_dim: int) -> VAE:
-    """The article's layers for images of `side` x `side` pixels (a multiple of 4)."""
+    """The article's layers for images of `side` x `side` pixels (a multiple of 4); as a reader's own, they train in float32."""
     small = side // 4
     encoder = [nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten()]
     encoder += [nn.Linear(64 * small**2, 400), nn.ReLU(), nn.Linear(400, 2 * latent_dim)]
@@ -475,7 +475,7 @@ def tables(results: dict) -> dict[str, str]:
     def run(name: str, found: dict) -> str:
         losses, took = found["losses"], statistics.median(found["seconds"])
         spread = f"{min(losses):.2f} to {max(losses):.2f}"
-        return f"{name} | {len(losses)} | {took:.1f} | {statistics.mean(losses):.2f} | {spread} | {found['p']:.1g}"
+        return f"{name} | {len(losses)} | {took:.1f} | {statistics.mean(losses):.2f} | {spread} | {found['p']:.2g}"
 
     races, growth, scale = (results.get(name, {}) for name in ("training", "growth", "scale"))
     sizes = (f"{n} | {v} | {f['seconds']:.1f} | {f['mib']:.0f}" for n, of in growth.items() for v, f in of.items())

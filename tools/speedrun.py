@@ -5,7 +5,7 @@ python tools/speedrun.py --seeds 10            # ten runs each, with the test th
 python tools/speedrun.py --ablate              # the faster record with every trick left out in turn
 python tools/speedrun.py --seeds 3 --validate  # on the validation images: where settings are chosen
 
-The rules, the records and what did not pay are in docs/speed.md; `make bench` times a record beside the article's recipe.
+The rules, the records and what did not pay are in docs/speed.md; `make bench` times this program beside the article's recipe.
 """
 
 import argparse
@@ -44,11 +44,11 @@ class Run:
     peak_lr: float = 6e-3  # of the fully connected weights;
     conv_rate: float = 3.0  # kernels, which are small and shared by all places, learn at so many times this rate,
     bias_rate: float = 4.0  # biases at so many
-    beta2: float = 0.95  # Adam's memory of squared gradients, in a training of two thousand steps
+    beta2: float = 0.95  # Adam's memory of squared gradients, in a training of one to three thousand steps
     warm_up: float = 0.3  # share of the run in which the rate rises; then it falls to 0 along a line
     bias: bool = True  # the last layer's bias starts at the data's mean
     channels_last: bool = True  # the weights lie in memory as the processor's convolutions want them
-    keep_memory: bool = True  # freed memory stays with the process; to fetch it again takes a tenth of a step
+    keep_memory: bool = True  # freed memory stays with the process; to fetch it again took up to a fifth of a step
 
 
 FASTER, SLOWER = 105.6, 101.35  # the targets
@@ -127,7 +127,7 @@ def attempt(data: ImageData, run: Run, seed: int, images: Tensor) -> tuple[float
 
 
 def runs(data: ImageData, run: Run, seeds: Iterable[int], target: float, name: str, validate: bool = False) -> dict:
-    """Several runs with what the rules ask for: the chance of so low a mean loss if the true mean were above `target`.
+    """Several runs with what the rules ask for: the chance of so low a mean loss if the true mean were at `target`.
 
     The loss is that on the test images, or, with `validate`, on the validation images.
     """
@@ -135,7 +135,7 @@ def runs(data: ImageData, run: Run, seeds: Iterable[int], target: float, name: s
     attempts = [attempt(data, run, seed, images) for seed in seeds]
     seconds, losses = (list(column) for column in zip(*attempts, strict=True))
     p = stats.ttest_1samp(losses, target, alternative="less").pvalue if len(losses) > 1 else None
-    told = "" if p is None else f" ± {statistics.stdev(losses):.2f}, p = {p:.2g} that its mean is above {target}"
+    told = "" if p is None else f" ± {statistics.stdev(losses):.2f}, p = {p:.2g} were the true mean {target}"
     print(f"{name}: {statistics.median(seconds):.1f} s, {statistics.mean(losses):.2f} nats{told}", flush=True)
     return {"run": asdict(run), "target": target, "seconds": seconds, "losses": losses, "p": p}
 
