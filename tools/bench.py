@@ -474,15 +474,16 @@ def tables(results: dict) -> dict[str, str]:
 
     def run(name: str, found: dict) -> str:
         losses, took = found["losses"], statistics.median(found["seconds"])
-        spread = f"{min(losses):.2f} to {max(losses):.2f}"
-        return f"{name} | {len(losses)} | {took:.1f} | {statistics.mean(losses):.2f} | {spread} | {found['p']:.2g}"
+        return f"{name} | {len(losses)} | {took:.1f} | {mean_and_range(losses)} | {found['p']:.2g}"
+
+    def mean_and_range(losses: list[float]) -> str:
+        return f"{statistics.mean(losses):.2f} | {min(losses):.2f} to {max(losses):.2f}"
 
     races, growth, scale = (results.get(name, {}) for name in ("training", "growth", "scale"))
     sizes = (f"{n} | {v} | {f['seconds']:.1f} | {f['mib']:.0f}" for n, of in growth.items() for v, f in of.items())
     took = {count: statistics.median(found["seconds"]) for count, found in scale.items()}
     speedup = (
-        f"{n} | {took[n]:.0f} | {took['1'] / took[n]:.2f} | {statistics.mean(found['losses']):.2f} | "
-        f"{min(found['losses']):.2f} to {max(found['losses']):.2f}"
+        f"{n} | {took[n]:.0f} | {took['1'] / took[n]:.2f} | {mean_and_range(found['losses'])}"
         for n, found in scale.items()
     )
     suite, notebooks = results.get("tests"), results.get("notebooks", {}).get("make run", {})
