@@ -67,13 +67,13 @@ def _read(file: bytes) -> Tensor:
         return torch.from_numpy(np.array(picture.convert("L"))).float().div_(255).unsqueeze(0)
 
 
-def road_median(noisy: Tensor, threshold: float) -> Tensor:
+def road_median(noisy: Tensor, threshold: float, mode: str = "constant") -> Tensor:
     """The 3×3 median where a pixel's ROAD exceeds `threshold`, the pixel itself elsewhere, for images `(N, 1, H, W)`.
 
-    ROAD (Garnett et al. 2005): the sum of the four smallest absolute differences to the eight neighbours, 0 to 4.
+    ROAD (Garnett et al. 2005) sums the four smallest differences to the neighbours. Beyond the edge: black, or `mode` "reflect".
     """
-    median = torch.from_numpy(median_filter(noisy.numpy(), size=(1, 1, 3, 3), mode="constant"))
-    neighbours = F.unfold(F.pad(noisy, (1, 1, 1, 1), mode="replicate"), 3).view(len(noisy), 9, *noisy.shape[2:])
+    median = torch.from_numpy(median_filter(noisy.numpy(), size=(1, 1, 3, 3), mode=mode))
+    neighbours = F.unfold(F.pad(noisy, (1, 1, 1, 1), mode=mode), 3).view(len(noisy), 9, *noisy.shape[2:])
     differences = (neighbours - noisy).abs().sort(dim=1).values  # the smallest is the pixel's to itself, 0
     return torch.where(differences[:, 1:5].sum(1, keepdim=True) > threshold, median, noisy)
 
@@ -81,7 +81,7 @@ def road_median(noisy: Tensor, threshold: float) -> Tensor:
 def total_variation_l1(noisy: Tensor, weight: float, steps: int = 100) -> Tensor:
     """TV-L1: the u that minimises TV(u) + weight · |u − noisy|₁, for images `(N, 1, H, W)` (Chambolle & Pock 2011, algorithm 1).
 
-    The smaller `weight`, the smoother. The L1 distance, unlike squared error, lets single pixels be replaced whole.
+    The smaller `weight`, the smoother; the edge is free. The L1 distance, unlike squared error, lets pixels be replaced whole.
     """
     u = leading = noisy
     rows = columns = torch.zeros_like(noisy)  # the dual variable: one vector of length at most 1 for each pixel

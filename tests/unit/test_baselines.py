@@ -2,6 +2,7 @@
 remove noise and nothing else. The U-Net learns to denoise."""
 
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -57,13 +58,21 @@ def test_a_unet_refuses_images_whose_sides_it_cannot_halve_twice():
         fit(UNet(), torch.zeros(2, 1, 30, 28), progress=False)
 
 
-@pytest.mark.parametrize("method", [road_median, total_variation_l1])
+@pytest.mark.parametrize("method", [road_median, partial(road_median, mode="reflect"), total_variation_l1])
 def test_filters_leave_a_flat_image_and_remove_a_lonely_pixel(method):
     flat = torch.full((1, 1, 9, 9), 0.4)
     lonely = flat.clone()
     lonely[0, 0, 4, 4] = 1
-    for noisy in (flat, lonely):  # at the border the median meets black
-        torch.testing.assert_close(method(noisy, 1.0)[..., 1:-1, 1:-1], flat[..., 1:-1, 1:-1], atol=0.02, rtol=0)
+    edge = slice(1, -1) if method is road_median else slice(None)  # where this one meets black
+    for noisy in (flat, lonely):
+        torch.testing.assert_close(method(noisy, 1.0)[..., edge, edge], flat[..., edge, edge], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("mode", "grey"), [("constant", 0.0), ("reflect", 0.4)])
+def test_at_the_edge_the_median_sees_black_or_the_image_reflected(mode, grey):
+    noisy = torch.full((1, 1, 9, 9), grey)
+    noisy[0, 0, 0, 4] = noisy[0, 0, 8, 8] = 1
+    assert torch.equal(road_median(noisy, 1.0, mode), torch.full_like(noisy, grey))
 
 
 def test_the_linear_filter_leaves_images_alone_when_there_is_no_noise_and_else_shrinks_the_error(images):

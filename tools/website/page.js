@@ -19,6 +19,10 @@
   async function drawing(place, names) {
     const pack = await loaded("model");
     const widget = vaeDraw.mount(place, { panels: names, examples: pack.meta.examples, backend: vaeEngine.backend(pack) });
+    if (place.dataset.panel === "denoise") { // notebook 04's cell computes more
+      const said = "Live on this page, encoder and decoder alone take the noise off, decode(mu), without the noise model.";
+      place.after(Object.assign(document.createElement("p"), { className: "vae-note", textContent: said }));
+    }
     place.dataset.ready = "yes";
     return widget;
   }
