@@ -447,7 +447,7 @@ def _precision(precision):
         "For a detector that guesses it",
         "A guess is right as often as images are strange.",
     )
-    return "Halving the false alarms nearly doubles it; catching the last tenth of the strange images hardly moves it."
+    return "Where strange images are rare, half the false alarms nearly double it; catching the last tenth hardly moves it."
 
 
 @exercise("05.3", "torch.cat joins rows and columns along dimension 1; the ink of an image is the sum of its pixels.")
