@@ -26,7 +26,7 @@ def condition(
     samples: int = 0,
     generator: torch.Generator | None = None,
 ) -> Filled:
-    """Fill gaps with the conditional mean of a Gaussian given the observed pixels (Bishop 2006, equations 2.96 and 2.97).
+    """Fill gaps with the conditional mean of a Gaussian given the observed pixels (Bishop 2006, equations 2.81 and 2.82).
 
     Args:
         images: `(N, 1, H, W)`; the values of missing pixels are not looked at.
