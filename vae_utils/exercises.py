@@ -380,7 +380,7 @@ def _salt_and_pepper(denoise):
             (posterior_mean(replaced=r * r * u[y]), twice),
         ]
         agree(found, posterior_mean(), f"For r = {r}, salt = {salt} the estimate", mistakes=mistakes)
-    return "With the right noise in it, equation (1) keeps all grey pixels; all doubt is at black and white."
+    return "With the right noise in it, Bayes' rule keeps all grey pixels; all doubt is at black and white."
 
 
 @exercise("04.3", "equation (1): the prior times the likelihood of the level that is shown, for both kinds of pixel.")
