@@ -2,7 +2,7 @@
 
 python tools/reference.py                   # all notebooks
 python tools/reference.py 01 04             # some
-python tools/reference.py --widen FOLDER    # make room for figures that another kind of processor left in FOLDER
+python tools/reference.py --widen FOLDER    # make room for figures that another processor or other seeds left in FOLDER
 
 Stops at the first claim that does not come true. The tolerance of a figure comes from its standard deviation over the seeds
 and has a floor, a share of its size (one, for a count), which covers other processors and thread counts. The digits get
@@ -62,7 +62,7 @@ def with_tolerance(runs: list[dict[str, float]], dataset: str) -> dict[str, dict
 
 
 def widen(folder: Path) -> None:
-    """Give every figure room for twice the distance of the runs in `folder`, say of a processor without bfloat16."""
+    """Give every figure room for twice the distance of the run in `folder`: of another processor, say, or another seed."""
     for (dataset, name), result in read_results(folder).items():
         path = ROOT / "tests" / "reference" / dataset / f"{name}.json"
         reference = json.loads(path.read_text(encoding="utf-8"))
