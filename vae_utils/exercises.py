@@ -389,19 +389,13 @@ def _weigh(weigh):
     u = u / u.sum()  # not uniform: it matters where it is looked up
     for r in (0.1, 0.6):
         y, p, likelihood, posterior_mean = _noisy_pixels(u, r)
-        found = numbers(
-            weigh(y, p, r, u), (512,), "The posterior means", "`u` is looked up at the level `y` of each pixel."
-        )
+        lookup = "`u` need not be uniform: look it up at the level `y` that each pixel shows."
+        found = numbers(weigh(y, p, r, u), (512,), "The posterior means", lookup)
+        swapped = "r is the share that was *replaced*: you have the priors swapped."
         mistakes = [
             (posterior_mean(likelihood, u[y]), "How common replaced pixels are, r, does not enter."),
-            (
-                posterior_mean(r * likelihood, (1 - r) * u[y]),
-                "r is the share that was *replaced*: you have the priors swapped.",
-            ),
-            (
-                posterior_mean(replaced=r / 256),
-                "`u` need not be uniform: look it up at the level that each pixel shows.",
-            ),
+            (posterior_mean(r * likelihood, (1 - r) * u[y]), swapped),
+            (posterior_mean(replaced=r / 256), lookup),
         ]
         agree(found, posterior_mean(), f"For r = {r} the posterior mean of a pixel", mistakes=mistakes)
     return "This line is the whole noise model: another u, and it denoises another noise."
@@ -423,30 +417,17 @@ def _threshold(threshold):
     return "Four of these 99 lie above it, yet a new one does with probability 5/100: it has 100 places to fall."
 
 
-@exercise(
-    "05.2",
-    "`real` alarms are right. Which share of all images is normal, and how many of those are flagged?",
-)
+@exercise("05.2", "`real` alarms are right. Which share of all images is normal, and how many of those are flagged?")
 def _precision(precision):
     def measured(caught, false_alarms, base):
         return numbers(precision(caught, false_alarms, base), (), "The share of real alarms", "It is one number.")
 
     agree(measured(0.8, 0.0, 0.1), 1, "Without false alarms the share of real alarms")
-    tenth = measured(0.9, 0.05, 0.1)
-    truth = 0.09 / (0.09 + 0.9 * 0.05)
     forgotten = "Normal images outnumber strange ones: false alarms are a share of the share 1 − base that is normal."
-    agree(
-        tenth,
-        truth,
-        "At 90 % caught, 5 % false alarms and one strange image in ten it",
-        mistakes=[(0.09 / 0.14, forgotten)],
-    )
-    agree(
-        measured(0.5, 0.5, 0.3),
-        0.3,
-        "For a detector that guesses it",
-        "A guess is right as often as images are strange.",
-    )
+    what = "At 90 % caught, 5 % false alarms and one strange image in ten it"
+    agree(measured(0.9, 0.05, 0.1), 0.09 / (0.09 + 0.9 * 0.05), what, mistakes=[(0.09 / 0.14, forgotten)])
+    guess = "A guess is right as often as images are strange."
+    agree(measured(0.5, 0.5, 0.3), 0.3, "For a detector that guesses it", guess)
     return "Where strange images are rare, half the false alarms nearly double it; catching the last tenth hardly moves it."
 
 
@@ -457,22 +438,12 @@ def _profile(profile):
     what = "The shares of ink in the 28 rows of an image, added up,"
     whole = "Divide by the ink of each image: the shares must not depend on how bold it is."
     agree(found[:, :28].sum(1), 1, what, whole)
-    agree(
-        found[0, :2],
-        images[0, 0].sum(1)[:2] / images[0].sum(),
-        "The share of ink in one of the first rows",
-        "Rows come first.",
-    )
-    agree(found[1, 28:], images[1, 0].sum(0) / images[1].sum(), "The share of ink in a column")
-    agree(
-        numbers(profile(images / 2), (2, 56), "The profile"),
-        found,
-        "An image half as bold has the same profile: a number of it",
-        whole,
-    )
-    return (
-        "A score is a table of features and a distance. Design letters may choose it, only held-out ones may praise it."
-    )
+    rows, columns = images[0, 0].sum(1) / images[0].sum(), images[1, 0].sum(0) / images[1].sum()
+    agree(found[0, :2], rows[:2], "The share of ink in one of the first rows", "Rows come first.")
+    agree(found[1, 28:], columns, "The share of ink in a column")
+    half = numbers(profile(images / 2), (2, 56), "The profile")
+    agree(half, found, "An image half as bold has the same profile: a number of it", whole)
+    return "A score is a table of features and a distance. Design letters choose it, only held-out ones may praise it."
 
 
 # ---- 06: Rubin's rules, coverage by width, responsibilities from what was seen ----

@@ -23,10 +23,8 @@ DPI = 100
 
 def set_style() -> None:
     """The look of every figure of the series; call once, in a notebook's first cell."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update(
-        {"figure.dpi": DPI, "savefig.dpi": DPI, "figure.constrained_layout.use": True, "axes.titlesize": 12}
-    )
+    look = {"figure.dpi": DPI, "savefig.dpi": DPI, "figure.constrained_layout.use": True, "axes.titlesize": 12}
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=look)
 
 
 def show(figure: Figure, alt: str, name: str | None = None) -> None:
@@ -39,8 +37,7 @@ def show(figure: Figure, alt: str, name: str | None = None) -> None:
 
 def png_base64(figure: Figure) -> str:
     """A figure as PNG in base64, which is how a notebook keeps it; closes the figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
     plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -62,13 +59,12 @@ def _gif(frames: Tensor, side: int = 140) -> bytes:
     palette = (255 * plt.get_cmap(CMAP)(np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
     pictures = []
     for grey in (255 * frames[:, 0]).round().to("cpu").numpy().astype(np.uint8):
-        size = (side, round(side * grey.shape[0] / grey.shape[1]))
+        size = (side, side * grey.shape[0] // grey.shape[1])
         pictures.append(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST))
         pictures[-1].putpalette(palette)  # 256 greys, 256 colours: nothing is lost
-    duration = max(20, round(4000 / len(frames)))  # browsers slow down what is faster than 20 ms a frame
-    options = {"save_all": True, "append_images": pictures[1:], "duration": duration, "loop": 0, "optimize": False}
+    pause = max(20, round(4000 / len(frames)))  # browsers slow down what is faster than 20 ms a frame
     buffer = io.BytesIO()
-    pictures[0].save(buffer, format="gif", **options)
+    pictures[0].save(buffer, "gif", save_all=True, append_images=pictures[1:], duration=pause, loop=0, optimize=False)
     return buffer.getvalue()
 
 
@@ -84,9 +80,8 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
 def _image_figure(images: Tensor, columns: int, title: str, size: tuple[float, float]) -> tuple[Figure, plt.Axes]:
     figure, axes = plt.subplots(figsize=size)
     axes.imshow(tile(images, columns), cmap=CMAP, vmin=0, vmax=1, interpolation="nearest")
-    axes.set(title=title, xticks=[], yticks=[])
+    axes.set(title=title, xticks=[], yticks=[], frame_on=False)
     axes.grid(False)
-    axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure, axes
 
@@ -102,18 +97,29 @@ def image_rows(
 ) -> Figure:
     """Rows of images to compare, one labelled row an entry: `{"original": (N, 1, H, W), "reconstructed": ...}`.
 
-    columns: a label under each column. Raises ValueError when the rows differ in length.
+    columns: a label under each column. Raises RuntimeError when the rows differ in length.
     """
-    lengths = {name: len(images) for name, images in rows.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"Rows of different lengths: {lengths}; give the same number of images in each.")
-    images, count = torch.cat([row.detach().cpu() for row in rows.values()]), max(lengths.values())
-    figure, axes = _image_figure(images, count, title, (count * inches_each + 1.3, len(rows) * inches_each + 0.5))
-    height, width = images.shape[-2] + 2, images.shape[-1] + 2
-    axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], list(rows))
+    images = torch.stack([row.detach().cpu() for row in rows.values()])
+    count, _, height, width = images.shape[1:]
+    size = (count * inches_each + 1.3, len(rows) * inches_each + 0.5)
+    figure, axes = _image_figure(images, count, title, size)
+    axes.set_yticks([(height + 2) * (row + 0.5) for row in range(len(rows))], list(rows))
     if columns is not None:
-        axes.set_xticks([width * (column + 0.5) for column in range(count)], list(columns))
+        axes.set_xticks([(width + 2) * (column + 0.5) for column in range(count)], list(columns))
     return figure
+
+
+def class_map(axes: plt.Axes, codes: Tensor, labels: Tensor, names: Sequence[str], edge: float) -> None:
+    """Codes `(N, 2)` up to `edge` from the origin, coloured by class, each class's name amid the outer half of its codes."""
+    classes = [codes[labels == label] for label in range(len(names))]
+    spots = torch.stack([dots[dots.norm(dim=1) >= dots.norm(dim=1).median()].median(0).values for dots in classes])
+    for _ in range(60):  # names that would overlap move apart
+        apart = spots[:, None] - spots
+        spots = spots + 0.1 * (apart * (apart.norm(dim=2, keepdim=True) < 0.15 * edge)).sum(1)
+    for dots, spot, name, color in zip(classes, spots, names, PALETTE, strict=False):
+        axes.scatter(*dots.T, s=5, color=color, alpha=0.6, linewidths=0)
+        axes.text(*spot, name, ha="center", va="center", bbox={"fc": "white", "ec": color, "lw": 2, "pad": 2})
+    axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel="z₁", ylabel="z₂", aspect="equal")
 
 
 def label_end(axes: plt.Axes, x: Sequence[float], y: Sequence[float], text: str, color) -> None:
@@ -144,18 +150,14 @@ def training_curves(history: History, title: str) -> Figure:
 
 def layer_shapes(model: nn.Module, x: Tensor) -> list[tuple[str, str, tuple[int, ...]]]:
     """`(name, kind, output shape without the batch)` of each layer, in the order in which a forward pass of `x` uses them."""
-    seen: list[tuple[str, str, tuple[int, ...]]] = []
-    names = {layer: name for name, layer in model.named_modules() if name and not list(layer.children())}
+    seen, names = [], {layer: name for name, layer in model.named_modules() if name and not list(layer.children())}
 
     def note(layer: nn.Module, _, out: Tensor) -> None:
-        seen.append((names[layer], type(layer).__name__, tuple(out.shape[1:])))
+        if layer in names:
+            seen.append((names[layer], type(layer).__name__, tuple(out.shape[1:])))
 
-    hooks = [layer.register_forward_hook(note) for layer in names]
-    try:
+    with nn.modules.module.register_module_forward_hook(note):
         model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return seen
 
 
@@ -189,12 +191,10 @@ def architecture(model: nn.Module, x: Tensor) -> Figure:
     return figure
 
 
-def _draw_distribution(axes: plt.Axes, position: float) -> None:
+def _draw_distribution(axes: plt.Axes, x: float) -> None:
     """The two outputs of the encoder, and the noise that enters beside them."""
     arrow = {"arrowstyle": "->", "color": PALETTE[1]}
     for offset, text in ((0.33, "fc21: mu"), (-0.33, "fc22: logvar")):
         box = {"fc": "white", "ec": PALETTE[1], "boxstyle": "round"}
-        axes.text(position, offset, text, ha="center", va="center", fontsize=9, bbox=box)
-    axes.annotate(
-        "ε ~ N(0, I)", (position + 0.95, -0.62), (position + 0.95, -1.05), ha="center", fontsize=9, arrowprops=arrow
-    )
+        axes.text(x, offset, text, ha="center", va="center", fontsize=9, bbox=box)
+    axes.annotate("ε ~ N(0, I)", (x + 0.95, -0.62), (x + 0.95, -1.05), ha="center", fontsize=9, arrowprops=arrow)

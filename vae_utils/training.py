@@ -82,7 +82,7 @@ def fit(
 ) -> History:
     """Train `model` in place on images held in memory: Adam with a one-cycle learning rate (Smith & Topin 2017).
 
-    The same seed, thread count and machine give the same weights. Ctrl-C ends early and keeps what was learnt.
+    Every call sets `conv1_t`'s bias to the images' mean, a trained model's too. Ctrl-C ends early and keeps what was learnt.
 
     Args:
         images: `(N, 1, 28, 28)` in [0, 1] (or whatever the model's own encoder takes): what the model learns to give back.
@@ -90,7 +90,7 @@ def fit(
         observed: bool `(N, 1, 28, 28)`; pixels where it is False are unknown: they enter neither the input nor the loss.
         corrupt: corrupts each batch anew (see `corruption`): the model sees the result and is scored against the clean one.
         beta: weight of the KL term (1 is the VAE).
-        seed: default `settings.seed()`. Seeds order, noise and corruption; the weights came with the model.
+        seed: of order, noise and corruption (default `settings.seed()`): with the same machine, threads and model, same weights.
 
     Raises ValueError for images or settings that cannot be trained with, FloatingPointError when the loss is no number.
     """

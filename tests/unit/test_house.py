@@ -11,7 +11,7 @@ MODULES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "vae_
 NOTEBOOKS = [nbformat.read(path, as_version=4) for path in (ROOT / "notebooks").glob("*.ipynb")]
 CELLS = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
 # Budgets, lowered as methods move into their notebooks: in the end 2000 lines, 0.6, and no module above 200 lines.
-LINES, RATIO, FILES = 3180, 0.9, 20
+LINES, RATIO, FILES = 3151, 0.9, 20
 STILL_LONG = ("data", "exercises")
 
 

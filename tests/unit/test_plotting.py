@@ -37,7 +37,7 @@ def test_rows_are_labelled_and_of_equal_length():
     axes = plotting.image_rows(rows, "title", columns="abc").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "noisy"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="'noisy': 2"):
+    with pytest.raises(RuntimeError, match="equal size"):
         plotting.image_rows(rows | {"noisy": torch.zeros(2, 1, 4, 4)}, "title")
     plt.close("all")
 
@@ -74,6 +74,18 @@ def test_the_network_is_drawn_from_the_layers_of_a_real_pass():
     assert not any(layer._forward_hooks for layer in model.modules())
     words = " ".join(text.get_text() for text in plotting.architecture(model, x).axes[0].texts)
     assert all(name in words for name in [*shapes, "64×7×7", "7 dimensions"])
+    plt.close("all")
+
+
+def test_a_map_of_codes_colours_the_classes_and_keeps_their_names_apart():
+    axes, labels = plt.figure().subplots(), torch.arange(3).repeat_interleave(200)
+    codes = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    codes[labels == 2] += 5  # the other two lie one on the other
+    plotting.class_map(axes, codes, labels, ["one", "two", "far"], edge=8)
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [200] * 3
+    assert len({tuple(dots.get_facecolor()[0]) for dots in axes.collections}) == 3 and axes.get_ylim() == (-8, 8)
+    one, two, far = (np.array(text.get_position()) for text in axes.texts)
+    assert np.linalg.norm(one - two) >= 0.15 * 8 and far.min() > 4
     plt.close("all")
 
 
