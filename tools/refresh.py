@@ -160,6 +160,7 @@ def execute(path: Path, threads: int | None = None) -> nbformat.NotebookNode:
         on_cell_start=say,
         store_widget_state=False,
         record_timing=False,
+        coalesce_streams=True,  # on a busy machine a print arrives in parts, which GitHub shows as blocks, rows cut in two
         extra_arguments=["--log-level=40"],  # a kernel's own warnings are not the reader's business
     )
     try:
