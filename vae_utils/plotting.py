@@ -110,14 +110,14 @@ def image_rows(
 
 
 def class_map(axes: plt.Axes, codes: Tensor, labels: Tensor, names: Sequence[str], edge: float) -> None:
-    """Codes `(N, 2)` up to `edge` from the origin, coloured by class, each class's name amid the outer half of its codes."""
-    classes = [codes[labels == label] for label in range(len(names))]
-    spots = torch.stack([dots[dots.norm(dim=1) >= dots.norm(dim=1).median()].median(0).values for dots in classes])
+    """Codes `(N, 2)` within `edge`, coloured by class (at most ten, none empty); names amid each class's half farthest from 0."""
+    halves = [d[d.norm(dim=1) >= d.norm(dim=1).median()] for d in (codes[labels == n] for n in range(len(names)))]
+    spots = torch.stack([half[(half - half.median(0).values).norm(dim=1).argmin()] for half in halves])
     for _ in range(60):  # names that would overlap move apart
         apart = spots[:, None] - spots
         spots = spots + 0.1 * (apart * (apart.norm(dim=2, keepdim=True) < 0.15 * edge)).sum(1)
-    for dots, spot, name, color in zip(classes, spots, names, PALETTE, strict=False):
-        axes.scatter(*dots.T, s=5, color=color, alpha=0.6, linewidths=0)
+    axes.scatter(*codes.T, s=5, color=[PALETTE[label] for label in labels.tolist()], alpha=0.6, linewidths=0)
+    for spot, name, color in zip(spots, names, PALETTE, strict=False):
         axes.text(*spot, name, ha="center", va="center", bbox={"fc": "white", "ec": color, "lw": 2, "pad": 2})
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel="z₁", ylabel="z₂", aspect="equal")
 
