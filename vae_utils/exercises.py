@@ -389,8 +389,8 @@ def _weigh(weigh):
     u = u / u.sum()  # not uniform: it matters where it is looked up
     for r in (0.1, 0.6):
         y, p, likelihood, posterior_mean = _noisy_pixels(u, r)
-        lookup = "`u` need not be uniform: look it up at the level `y` that each pixel shows."
-        found = numbers(weigh(y, p, r, u), (512,), "The posterior means", lookup)
+        found = numbers(weigh(y, p, r, u), (512,), "The posterior means", "Look `u` up at the level of each pixel.")
+        lookup = "`u` need not be uniform: look it up at the level that each pixel shows."
         swapped = "r is the share that was *replaced*: you have the priors swapped."
         mistakes = [
             (posterior_mean(likelihood, u[y]), "How common replaced pixels are, r, does not enter."),
@@ -443,7 +443,7 @@ def _profile(profile):
     agree(found[1, 28:], columns, "The share of ink in a column")
     half = numbers(profile(images / 2), (2, 56), "The profile")
     agree(half, found, "An image half as bold has the same profile: a number of it", whole)
-    return "A score is a table of features and a distance. Design letters choose it, only held-out ones may praise it."
+    return "A score is a table of features and a distance. Design letters may choose it, only held-out ones praise it."
 
 
 # ---- 06: Rubin's rules, coverage by width, responsibilities from what was seen ----

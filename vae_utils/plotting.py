@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from vae_utils.training import History
 
 PALETTE = sns.color_palette("colorblind")
-CMAP = "magma"
-DPI = 100
+CMAP, DPI = "magma", 100
 
 
 def set_style() -> None:
@@ -59,7 +58,7 @@ def _gif(frames: Tensor, side: int = 140) -> bytes:
     palette = (255 * plt.get_cmap(CMAP)(np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
     pictures = []
     for grey in (255 * frames[:, 0]).round().to("cpu").numpy().astype(np.uint8):
-        size = (side, side * grey.shape[0] // grey.shape[1])
+        size = (side, round(side * grey.shape[0] / grey.shape[1]))
         pictures.append(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST))
         pictures[-1].putpalette(palette)  # 256 greys, 256 colours: nothing is lost
     pause = max(20, round(4000 / len(frames)))  # browsers slow down what is faster than 20 ms a frame
@@ -97,12 +96,14 @@ def image_rows(
 ) -> Figure:
     """Rows of images to compare, one labelled row an entry: `{"original": (N, 1, H, W), "reconstructed": ...}`.
 
-    columns: a label under each column. Raises RuntimeError when the rows differ in length.
+    columns: a label under each column. Raises ValueError when the rows differ in length.
     """
+    lengths = {name: len(images) for name, images in rows.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"Rows of different lengths: {lengths}; give the same number of images in each.")
     images = torch.stack([row.detach().cpu() for row in rows.values()])
     count, _, height, width = images.shape[1:]
-    size = (count * inches_each + 1.3, len(rows) * inches_each + 0.5)
-    figure, axes = _image_figure(images, count, title, size)
+    figure, axes = _image_figure(images, count, title, (count * inches_each + 1.3, len(rows) * inches_each + 0.5))
     axes.set_yticks([(height + 2) * (row + 0.5) for row in range(len(rows))], list(rows))
     if columns is not None:
         axes.set_xticks([(width + 2) * (column + 0.5) for column in range(count)], list(columns))
@@ -124,9 +125,8 @@ def class_map(axes: plt.Axes, codes: Tensor, labels: Tensor, names: Sequence[str
 
 def label_end(axes: plt.Axes, x: Sequence[float], y: Sequence[float], text: str, color) -> None:
     """Write a line's name at its last point, in its colour: no legend to look up."""
-    axes.annotate(
-        text, (x[-1], y[-1]), xytext=(6, 0), textcoords="offset points", color=color, va="center", annotation_clip=False
-    )
+    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+    axes.annotate(text, (x[-1], y[-1]), color=color, **place)
 
 
 def training_curves(history: History, title: str) -> Figure:

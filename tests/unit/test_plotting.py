@@ -37,7 +37,7 @@ def test_rows_are_labelled_and_of_equal_length():
     axes = plotting.image_rows(rows, "title", columns="abc").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "noisy"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
-    with pytest.raises(RuntimeError, match="equal size"):
+    with pytest.raises(ValueError, match="'noisy': 2"):
         plotting.image_rows(rows | {"noisy": torch.zeros(2, 1, 4, 4)}, "title")
     plt.close("all")
 
@@ -84,7 +84,8 @@ def test_a_map_of_codes_colours_the_classes_and_keeps_their_names_apart():
     plotting.class_map(axes, codes, labels, ["one", "two", "far"], edge=8)
     [dots] = axes.collections
     assert len(dots.get_offsets()) == 600 and axes.get_ylim() == (-8, 8)
-    assert [len(np.unique(part, axis=0)) for part in dots.get_facecolor().reshape(3, 200, 4)] == [1, 1, 1]
+    colours = dots.get_facecolor()
+    assert [len(np.unique(part, axis=0)) for part in (*colours.reshape(3, 200, 4), colours)] == [1, 1, 1, 3]
     one, two, far = (np.array(text.get_position()) for text in axes.texts)
     assert np.linalg.norm(one - two) >= 0.15 * 8 and far.min() > 4
     plt.close("all")
