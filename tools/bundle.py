@@ -32,11 +32,10 @@ Variational autoencoders: six notebooks, their data and their trained models.
 
 Without make (Windows), in the copy:
 
-    python -m venv .venv
-    .venv\\Scripts\\activate
-    pip install --no-index --find-links "STICK\\wheels" -r requirements.txt
-    python tools\\bundle.py use "STICK"
-    jupyter lab --notebook-dir=notebooks
+    py -m venv .venv
+    .venv\\Scripts\\python -m pip install --no-index --find-links "STICK\\wheels" -r requirements.txt
+    .venv\\Scripts\\python tools\\bundle.py use "STICK"
+    .venv\\Scripts\\python -m jupyterlab --notebook-dir=notebooks
 
 If there is no folder "wheels" here, pip needs a network: leave out WHEELS, and --no-index and --find-links.
 """

@@ -56,8 +56,8 @@ if find_spec("vae_utils") is None:
     get_ipython().run_line_magic("pip", "install --quiet git+https://github.com/{owner_and_name}")"""
 BADGES = re.compile("(?<=<!-- badges -->\n).*(?=\n<!-- end of badges -->)", re.DOTALL)  # their place in the README
 NO_ADDRESS = (
-    "*Colab and Binder:* this copy of the series has no public address yet. After `git remote add origin <address>`, "
-    "`make refresh ARGS=badges` writes the links here."
+    "*Colab and Binder:* this copy of the series has no address on GitHub yet. Once it has (`git remote add origin <address>`, "
+    "or `set-url` where there is an origin), `make refresh ARGS=badges` writes the links here; commit and push them."
 )
 
 
